@@ -1,0 +1,35 @@
+// A schema names the columns of a record's arrays: a rubric tree's nodes in pre-order, or the names of
+// one recorder.log() call. It is written once, and records refer to it by number.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace rubriscope {
+
+struct Slot {
+  std::vector<std::string> paths;  ///< every dotted path the node is reachable by; the root's is "root"
+  std::string class_name;          ///< the node's class, "" for a scalar
+};
+
+struct Schema {
+  enum class Kind : std::uint8_t { tree = 1, scalars = 2 };
+
+  std::uint32_t id{};  ///< unique within a writer, from 0
+  Kind kind{Kind::tree};
+  std::vector<Slot> slots;
+
+  /// Content without the id: equal definitions are the same schema in every writer.
+  /// JSON: {"kind":"tree","slots":[{"class":"Gate","paths":["root"]},…]}.
+  std::string definition_json() const;
+
+  /// The inverse of definition_json(). Throws FormatError.
+  static Schema from_definition_json(std::string_view text, std::uint32_t id);
+};
+
+using SchemaPtr = std::shared_ptr<const Schema>;
+
+}  // namespace rubriscope
