@@ -1,0 +1,21 @@
+# One layout for a C++ prefix and for the Python package folder (the wheel): lib/, include/, share/cmake/.
+# Components keep a fetched dependency's own install rules out of the wheel.
+include(CMakePackageConfigHelpers)
+
+install(TARGETS rubriscope EXPORT rubriscopeTargets LIBRARY DESTINATION lib COMPONENT rubriscope)
+install(DIRECTORY csrc/ DESTINATION include/rubriscope COMPONENT rubriscope
+        FILES_MATCHING PATTERN "*.h" PATTERN binding EXCLUDE)
+install(EXPORT rubriscopeTargets NAMESPACE rubriscope:: DESTINATION share/cmake/rubriscope
+        COMPONENT rubriscope)
+configure_package_config_file(cmake/rubriscopeConfig.cmake.in
+  ${CMAKE_CURRENT_BINARY_DIR}/rubriscopeConfig.cmake INSTALL_DESTINATION share/cmake/rubriscope
+  NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/rubriscopeConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/rubriscopeConfig.cmake
+              ${CMAKE_CURRENT_BINARY_DIR}/rubriscopeConfigVersion.cmake
+        DESTINATION share/cmake/rubriscope COMPONENT rubriscope)
+
+if(TARGET _C)
+  install(TARGETS _C LIBRARY DESTINATION . COMPONENT python)
+endif()
