@@ -6,6 +6,7 @@ and, in an isolated build, is not importable at all.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -20,7 +21,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-MINIMUM_TORCH = (2, 10)
+
+# By path: the package cannot be imported before it is built.
+_spec = importlib.util.spec_from_file_location("_torch_check", ROOT / "python/rubriscope/_torch_check.py")
+assert _spec is not None and _spec.loader is not None
+_torch_check = importlib.util.module_from_spec(_spec)
+sys.modules["_torch_check"] = _torch_check
+_spec.loader.exec_module(_torch_check)
+read_torch, TORCH_REQUIREMENT = _torch_check.read_torch, _torch_check.TORCH_REQUIREMENT
+
 MINIMUM_CMAKE = (3, 22)
 STABLE_HEADER = Path("include/torch/csrc/stable/library.h")
 
@@ -59,53 +68,37 @@ def torch_candidates() -> Iterator[tuple[str, Path]]:
                 yield "the Python on PATH", folder / "torch"
 
 
-def torch_version(folder: Path) -> str | None:
-    """The version torch/version.py states, or None when there is no such file."""
-    try:
-        text = (folder / "version.py").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)", text, re.M)
-    return found[1] if found else None
-
-
 def find_torch() -> Path:
     """The folder of the environment's torch.
 
     Raises SystemExit with one line when there is none, when RUBRISCOPE_TORCH names no torch, or when the
-    torch found is older than MINIMUM_TORCH.
+    torch found is too old or lacks its headers.
     """
-    need = ".".join(map(str, MINIMUM_TORCH))
     if override := os.environ.get("RUBRISCOPE_TORCH"):
         folder = Path(override).expanduser()
-        if torch_version(folder) is None and torch_version(folder / "torch") is not None:
-            folder /= "torch"
-        if torch_version(folder) is None:
-            raise fail(
-                f"RUBRISCOPE_TORCH={override} is no torch package folder (expected one that holds version.py)"
-            )
-        candidates: Iterator[tuple[str, Path]] = iter([("RUBRISCOPE_TORCH", folder)])
+        candidates = iter([("RUBRISCOPE_TORCH", folder), ("RUBRISCOPE_TORCH", folder / "torch")])
     else:
         candidates = torch_candidates()
     for where, folder in candidates:
-        version = torch_version(folder)
-        if version is None:
+        torch = read_torch(folder)
+        if torch is None:
             continue
-        number = re.match(r"(\d+)\.(\d+)", version)
-        if number is None or (int(number[1]), int(number[2])) < MINIMUM_TORCH:
+        if not torch.supported:
             raise fail(
-                f"torch {version} in {folder} ({where}) is too old; rubriscope needs torch >= {need}: "
-                f"pip install --upgrade 'torch>={need}'"
+                f"torch {torch.version} in {folder} ({where}) is too old: "
+                f"pip install --upgrade '{TORCH_REQUIREMENT}'"
             )
         if not (folder / STABLE_HEADER).is_file():
             raise fail(
-                f"torch {version} in {folder} ({where}) has no {STABLE_HEADER}; reinstall it from a wheel: "
-                f"pip install --force-reinstall 'torch>={need}'"
+                f"torch {torch.version} in {folder} ({where}) lacks {STABLE_HEADER}: "
+                f"pip install --force-reinstall '{TORCH_REQUIREMENT}'"
             )
         return folder.resolve()
+    if override:
+        raise fail(f"RUBRISCOPE_TORCH={override} holds no torch (expected its package folder, .../torch)")
     raise fail(
-        f"no torch found in this environment; install it first (pip install 'torch>={need}'), or set "
-        "RUBRISCOPE_TORCH to its package folder"
+        f"no torch in this environment: pip install '{TORCH_REQUIREMENT}' first; where it is installed, "
+        "activate its environment or set RUBRISCOPE_TORCH=.../site-packages/torch"
     )
 
 

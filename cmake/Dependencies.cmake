@@ -33,9 +33,9 @@ if(RUBRISCOPE_BUILD_TESTS)
 endif()
 
 if(RUBRISCOPE_BUILD_PYTHON)
-  find_package(Python 3.10 COMPONENTS Interpreter Development.Module)
+  find_package(Python 3.11 COMPONENTS Interpreter Development.Module)
   if(NOT Python_FOUND)
-    list(APPEND _missing "Python 3.10 or newer with headers (Debian: python3-dev)")
+    list(APPEND _missing "Python 3.11 or newer with headers (Debian: python3-dev)")
   else()
     if(NOT pybind11_DIR)
       execute_process(COMMAND ${Python_EXECUTABLE} -m pybind11 --cmakedir

@@ -1,0 +1,300 @@
+"""`rubriscope doctor`: what is installed, what was found, and what to do about problems."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from . import _paths
+from ._torch_check import TORCH_REQUIREMENT, find_torch
+from ._version import __version__
+
+Status = Literal["ok", "info", "warning", "problem"]
+
+#: Extra of pyproject.toml -> the modules it brings and what they are for.
+EXTRAS = {
+    "judge": (("httpx",), "OpenAICompatibleClient"),
+    "plot": (("matplotlib",), "scores --plot"),
+    "arrow": (("pyarrow", "pandas"), "Film.to_arrow, Film.to_pandas"),
+    "demo": (("sklearn",), "examples"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. `remedy` is empty unless the status is a warning or a problem."""
+
+    name: str
+    status: Status
+    value: str
+    remedy: str = ""
+
+
+def _check_package() -> Iterable[Check]:
+    yield Check("rubriscope", "ok", f"{__version__} in {Path(__file__).parent}")
+    yield Check(
+        "python",
+        "ok",
+        f"{platform.python_version()} ({platform.python_implementation()}) at {sys.executable}",
+    )
+    yield Check("machine", "info", f"{platform.platform()}, {os.cpu_count()} CPUs")
+    try:
+        importlib.import_module("rubriscope._C")
+    except ImportError as error:
+        yield Check(
+            "extension", "problem", str(error), "build it again: pip install --force-reinstall --no-deps ."
+        )
+    else:
+        yield Check("extension", "ok", f"rubriscope._C loads; C++ library {_paths.library_path}")
+
+
+def _check_torch() -> Iterable[Check]:
+    torch = find_torch()
+    if torch is None:
+        yield Check("torch", "problem", "not installed", f"pip install '{TORCH_REQUIREMENT}'")
+        return
+    found = f"{torch.version} in {torch.folder} (supported: {TORCH_REQUIREMENT})"
+    if torch.supported:
+        yield Check("torch", "ok", found)
+    else:
+        yield Check("torch", "problem", found, f"pip install --upgrade '{TORCH_REQUIREMENT}'")
+    if torch.cuda is None:
+        yield Check("CUDA plugin", "info", f"not used: torch {torch.version} is a CPU build")
+    else:
+        yield Check(
+            "CUDA plugin",
+            "info",
+            f"none: rubriscope {__version__} ships no CUDA kernels (torch is built for CUDA {torch.cuda})",
+        )
+
+
+def _mapping_of(address: int) -> str | None:
+    """The file mapped at an address of this process; None where nothing is, or on a system without /proc."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        fields = line.split(maxsplit=5)
+        low, high = (int(part, 16) for part in fields[0].split("-"))
+        if low <= address < high:
+            return fields[5] if len(fields) == 6 else None
+    return None
+
+
+def sqlite_of(library: str | None) -> tuple[str, str | None]:
+    """The file that holds the SQLite a loaded library calls, and its version.
+
+    `library` is the library's path, None for the main program. A library that hides a SQLite of its own
+    counts as holding it, with version None.
+    """
+    handle = ctypes.CDLL(library)
+    try:
+        version = handle.sqlite3_libversion
+    except AttributeError:
+        return library or sys.executable, None
+    address = ctypes.cast(version, ctypes.c_void_p).value
+    version.restype = ctypes.c_char_p
+    holder = _mapping_of(address) if address is not None else None
+    return os.path.realpath(holder or library or sys.executable), version().decode()
+
+
+def _check_sqlite() -> Iterable[Check]:
+    holders: dict[str, list[str]] = {}
+    try:
+        import _sqlite3
+        import sqlite3
+    except ImportError as error:
+        yield Check(
+            "SQLite of Python",
+            "warning",
+            f"no sqlite3 module: {error}",
+            "install a Python with sqlite3 to read recordings with it; recording does not need it",
+        )
+    else:
+        holder, _ = sqlite_of(getattr(_sqlite3, "__file__", None))
+        holders.setdefault(holder, []).append("Python's sqlite3")
+        yield Check("SQLite of Python", "ok", f"{sqlite3.sqlite_version} in {holder}")
+    if Path(_paths.library_path).is_file():
+        holder, version = sqlite_of(_paths.library_path)
+        holders.setdefault(holder, []).append("rubriscope")
+        yield Check("SQLite of rubriscope", "ok", f"{version or 'bundled'} in {holder}")
+    for mapped in _mapped_libraries("libsqlite3"):
+        holders.setdefault(mapped, [])
+    if len(holders) > 1:
+        copies = "; ".join(
+            f"{file} ({', '.join(users) or 'another library'})" for file, users in holders.items()
+        )
+        yield Check(
+            "SQLite copies",
+            "warning",
+            f"{len(holders)} in this process: {copies}",
+            "closing a database in one copy drops the locks the other holds on it: while this process "
+            "records, read its database with rubriscope.connect(path), not with the sqlite3 module",
+        )
+    else:
+        yield Check("SQLite copies", "ok", "one in this process")
+
+
+def _mapped_libraries(prefix: str) -> list[str]:
+    """The files mapped into this process whose names begin with `prefix`, each once."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    files = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
+    return sorted(os.path.realpath(file) for file in files if Path(file).name.startswith(prefix))
+
+
+def state_folder() -> Path:
+    """Where the journals of targets without a folder of their own live."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "rubriscope"
+
+
+# In a process of its own: closing a file drops every POSIX lock this process holds on it, and the journal may
+# be ours.
+_LOCK_PROBE = """
+import fcntl, json, struct, sys
+layout = "hhqqi4x"
+owned = {}
+for path in sys.argv[1:]:
+    with open(path, "rb") as file:
+        question = struct.pack(layout, fcntl.F_RDLCK, 0, 0, 0, 0)
+        answer = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    owned[path] = answer[0] != fcntl.F_UNLCK
+print(json.dumps(owned))
+"""
+
+
+def waiting_journals(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The journals (writer folders) below `folders`, as (owned by a living process, ownerless).
+
+    Raises OSError when the locks cannot be asked for.
+    """
+    locks = sorted({lock for folder in folders if folder.is_dir() for lock in folder.rglob("owner.lock")})
+    if not locks:
+        return [], []
+    probe = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LOCK_PROBE, *map(str, locks)], capture_output=True, text=True
+    )
+    if probe.returncode != 0:
+        raise OSError(f"cannot ask for journal locks: {probe.stderr.strip().splitlines()[-1]}")
+    owned: dict[str, bool] = json.loads(probe.stdout)
+    return (
+        [lock.parent for lock in locks if owned[str(lock)]],
+        [lock.parent for lock in locks if not owned[str(lock)]],
+    )
+
+
+def _check_journals(targets: Sequence[str]) -> Iterable[Check]:
+    state = state_folder()
+    yield Check(
+        "journals", "info", f"<target>.rubriscope beside a file target, {state} for targets without a folder"
+    )
+    folders = [state, *Path.cwd().glob("*.rubriscope")]
+    for target in targets:
+        path = Path(target)
+        folders.append(path if path.is_dir() else path.with_name(path.name + ".rubriscope"))
+    try:
+        owned, ownerless = waiting_journals(folders)
+    except OSError as error:
+        yield Check("waiting journals", "warning", str(error), "look into the folders above by hand")
+        return
+    if owned:
+        yield Check("live journals", "info", f"{len(owned)} in use: " + ", ".join(map(str, owned)))
+    if ownerless:
+        folder = ownerless[0].parent
+        yield Check(
+            "waiting journals",
+            "problem",
+            f"{len(ownerless)} without a living owner: " + ", ".join(map(str, ownerless)),
+            f"bring their records into the target: rubriscope recover {folder}",
+        )
+    else:
+        yield Check("waiting journals", "ok", "none")
+
+
+def _check_extras() -> Iterable[Check]:
+    for extra, (modules, purpose) in EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        if missing:
+            yield Check(
+                f"extra [{extra}]",
+                "info",
+                f"not installed ({', '.join(missing)}): {purpose} needs pip install 'rubriscope[{extra}]'",
+            )
+        else:
+            versions = ", ".join(f"{module} {_version_of(module)}" for module in modules)
+            yield Check(f"extra [{extra}]", "ok", versions)
+
+
+def _version_of(module: str) -> str:
+    """The version of the distribution that provides a module."""
+    names = importlib.metadata.packages_distributions().get(module, [module])
+    return importlib.metadata.version(names[0])
+
+
+def collect(targets: Sequence[str] = ()) -> list[Check]:
+    """Looks at this process and this machine.
+
+    `targets` are recordings (or journal folders) whose journals are looked at beside those of the current
+    folder and of the user's state folder. Nothing is changed, opened for writing or recovered.
+    """
+    sections: tuple[Callable[[], Iterable[Check]], ...] = (
+        _check_package,
+        _check_torch,
+        _check_sqlite,
+        lambda: _check_journals(targets),
+        _check_extras,
+    )
+    return [check for section in sections for check in section()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `rubriscope doctor [--json] [TARGET ...]`. Returns 1 when there is a problem, else 0."""
+    parser = argparse.ArgumentParser(prog="rubriscope doctor", description=main.__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="recordings whose journals to look at")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(argv)
+    checks = collect(arguments.targets)
+    problems = sum(check.status == "problem" for check in checks)
+    if arguments.json:
+        print(json.dumps({"checks": [asdict(check) for check in checks], "problems": problems}, indent=2))
+    else:
+        _print(checks, problems)
+    return 1 if problems else 0
+
+
+def _print(checks: Sequence[Check], problems: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    marks = {"ok": ("✓", "green"), "info": ("·", "dim"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for check in checks:
+        mark, style = marks[check.status]
+        table.add_row(Text(mark, style=style), Text(check.name), Text(check.value, overflow="fold"))
+        if check.remedy:
+            table.add_row("", "", Text("→ " + check.remedy, style=style, overflow="fold"))
+    console = Console()
+    console.print(table)
+    warnings = sum(check.status == "warning" for check in checks)
+    console.print(f"{problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
