@@ -1,0 +1,114 @@
+# rubriscope: the only entry a person needs. `make help` lists it.
+# Everything is made below .venv and build; each step leaves a stamp, so a second run does what changed.
+
+TORCH ?= torch==2.13.0
+JOBS ?= $(shell nproc)
+VENV := .venv
+BIN := $(VENV)/bin
+# cmake and ninja may live in the environment; a machine's own come first.
+export PATH := $(PATH):$(CURDIR)/$(BIN)
+NATIVE := CMakeLists.txt setup.py $(shell find cmake csrc -type f)
+CTEST := ctest --output-on-failure --parallel $(JOBS) --timeout 600
+CMAKE := cmake $(shell command -v ninja >/dev/null 2>&1 && echo -G Ninja)
+CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-cpp test-asan test-tsan test-python bench lint dev stubs crash cuda-check clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# -- set-up -----------------------------------------------------------------------------------------------
+
+$(VENV)/.torch: .ci/bootstrap
+	python=$$(.ci/bootstrap run) && { [ -x $(BIN)/python ] || "$$python" -m venv $(VENV); }
+	$(BIN)/pip install -q $(TORCH) 'pybind11>=3.1' 'setuptools>=77'
+	command -v cmake >/dev/null || $(BIN)/pip install -q 'cmake>=3.22'
+	command -v ninja >/dev/null || $(BIN)/pip install -q ninja
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install -q --no-build-isolation -e '.[demo]'
+	@touch $@ $(VENV)/.native
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	.ci/bootstrap test >/dev/null
+	$(BIN)/pip install -q --no-build-isolation -e '.[dev]'
+	@touch $@ $(VENV)/.demo $(VENV)/.native
+
+# A change in the C++ side is an incremental CMake build, without pip.
+$(VENV)/.native: $(NATIVE)
+	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+setup: $(VENV)/.demo $(VENV)/.native  ## an environment in .venv that can run the demo
+
+dev: $(VENV)/.dev $(VENV)/.native  ## an editable install with the developers' tools
+	@echo "Ready: . $(BIN)/activate"
+
+# -- use --------------------------------------------------------------------------------------------------
+
+demo: setup  ## train a policy on digits by its rubric, replay the run, draw its curves
+	@mkdir -p runs
+	$(BIN)/python examples/grpo_digits.py --db runs/demo.db
+	$(BIN)/rubriscope show runs/demo.db
+	$(BIN)/rubriscope scores runs/demo.db --plot runs/demo.png
+	@echo "Curves: runs/demo.png   Replay: $(BIN)/rubriscope replay runs/demo.db"
+
+bench: dev  ## speed against peers, in the same run; results in bench/results
+	$(BIN)/python bench/run.py
+
+# -- tests ------------------------------------------------------------------------------------------------
+
+# The runners' own summaries come last.
+test: dev  ## lint, C++ tests (also under ASan, UBSan and TSan), crash campaign, pytest
+	$(MAKE) lint
+	$(MAKE) test-asan
+	$(MAKE) test-tsan
+	$(MAKE) cuda-check
+	$(MAKE) test-cpp
+	$(MAKE) test-python
+
+test-cpp: dev  ## C++ tests, optimised, with fault points
+	$(CMAKE) -S . -B build/test-release -DCMAKE_BUILD_TYPE=Release -DRUBRISCOPE_WERROR=ON >build/test-release.log \
+		|| { cat build/test-release.log; exit 1; }
+	cmake --build build/test-release --parallel $(JOBS)
+	$(CTEST) --test-dir build/test-release
+
+test-asan: dev  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(CMAKE) -S . -B build/test-asan -DRUBRISCOPE_SANITIZE=address >build/test-asan.log \
+		|| { cat build/test-asan.log; exit 1; }
+	cmake --build build/test-asan --parallel $(JOBS)
+	UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) --test-dir build/test-asan
+
+test-tsan: dev  ## C++ tests under ThreadSanitizer
+	$(CMAKE) -S . -B build/test-tsan -DRUBRISCOPE_SANITIZE=thread >build/test-tsan.log \
+		|| { cat build/test-tsan.log; exit 1; }
+	cmake --build build/test-tsan --parallel $(JOBS)
+	TSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/test-tsan
+
+test-python: dev  ## Python tests, examples and the short crash campaign
+	$(BIN)/python -m pytest -q
+
+crash: dev  ## the long crash campaign
+	$(BIN)/python -m pytest -q tests/python -m crash --crash-long
+
+cuda-check: dev  ## compile the CUDA side where there is one and a compiler for it
+	@if [ -d cuda ] && command -v nvcc >/dev/null; then \
+		$(CMAKE) -S . -B build/cuda -DRUBRISCOPE_CUDA=ON && cmake --build build/cuda --parallel $(JOBS); \
+	else echo "no CUDA side to compile"; fi
+
+lint: dev  ## ruff, clang-format, mypy, and whether the extension's stub is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory stubs CHECK=--check
+
+stubs: dev  ## write python/rubriscope/_C.pyi from the extension
+	$(BIN)/python .ci/stubs.py $(CHECK)
+
+clean:  ## remove what was built, and the environment
+	rm -rf build dist $(VENV) python/*.egg-info python/rubriscope/*.so
+	rm -rf python/rubriscope/include python/rubriscope/lib python/rubriscope/share
