@@ -7,13 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # cmake and ninja may live in the environment; a machine's own come first.
 export PATH := $(PATH):$(CURDIR)/$(BIN)
-NATIVE := CMakeLists.txt setup.py $(shell find cmake csrc -type f)
+NATIVE := CMakeLists.txt setup.py $(shell find cmake csrc)
 CTEST := ctest --output-on-failure --parallel $(JOBS) --timeout 600
-CMAKE := cmake $(shell command -v ninja >/dev/null 2>&1 && echo -G Ninja)
+CMAKE = cmake $$(command -v ninja >/dev/null && echo -G Ninja)
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
 
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: help setup demo test test-cpp test-asan test-tsan test-python bench lint dev stubs crash cuda-check clean
 
 help:  ## this list
@@ -89,7 +89,7 @@ test-tsan: dev  ## C++ tests under ThreadSanitizer
 	TSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/test-tsan
 
 test-python: dev  ## Python tests, examples and the short crash campaign
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest
 
 crash: dev  ## the long crash campaign
 	$(BIN)/python -m pytest -q tests/python -m crash --crash-long

@@ -20,13 +20,10 @@ def generate() -> str:
             [sys.executable, "-m", "pybind11_stubgen", "rubriscope._C", "--output-dir", folder], check=True
         )
         stub = Path(folder) / "rubriscope/_C.pyi"
-        for step in (["check", "--fix", "--select", "I,UP,F401"], ["format"]):
-            subprocess.run(
-                [sys.executable, "-m", "ruff", step[0], "-q", "--config", str(ROOT / "pyproject.toml")]
-                + step[1:]
-                + [str(stub)],
-                check=True,
-            )
+        ruff = [sys.executable, "-m", "ruff"]
+        quiet = ["-q", "--config", str(ROOT / "pyproject.toml"), str(stub)]
+        subprocess.run([*ruff, "check", "--fix", "--select", "I,UP,F401", *quiet], check=True)
+        subprocess.run([*ruff, "format", *quiet], check=True)
         return stub.read_text()
 
 
@@ -39,7 +36,9 @@ def main() -> int:
         return 0
     current = STUB.read_text() if STUB.exists() else ""
     difference = list(
-        difflib.unified_diff(current.splitlines(), generate().splitlines(), str(STUB), "the extension", "", "", 1)
+        difflib.unified_diff(
+            current.splitlines(), generate().splitlines(), str(STUB), "the extension", "", "", 1
+        )
     )
     if difference:
         print(*difference, sep="\n")

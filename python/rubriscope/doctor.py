@@ -23,12 +23,12 @@ from ._version import __version__
 
 Status = Literal["ok", "info", "warning", "problem"]
 
-#: Extra of pyproject.toml -> the modules it brings and what they are for.
+#: Extra of pyproject.toml -> the modules it brings (with their distributions) and who needs them.
 EXTRAS = {
-    "judge": (("httpx",), "OpenAICompatibleClient"),
-    "plot": (("matplotlib",), "scores --plot"),
-    "arrow": (("pyarrow", "pandas"), "Film.to_arrow, Film.to_pandas"),
-    "demo": (("sklearn",), "examples"),
+    "judge": ({"httpx": "httpx"}, "OpenAICompatibleClient"),
+    "plot": ({"matplotlib": "matplotlib"}, "rubriscope scores --plot"),
+    "arrow": ({"pyarrow": "pyarrow", "pandas": "pandas"}, "Film.to_arrow, Film.to_pandas"),
+    "demo": ({"sklearn": "scikit-learn"}, "the examples on digits"),
 }
 
 
@@ -228,23 +228,14 @@ def _check_journals(targets: Sequence[str]) -> Iterable[Check]:
 
 
 def _check_extras() -> Iterable[Check]:
-    for extra, (modules, purpose) in EXTRAS.items():
+    for extra, (modules, users) in EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         if missing:
-            yield Check(
-                f"extra [{extra}]",
-                "info",
-                f"not installed ({', '.join(missing)}): {purpose} needs pip install 'rubriscope[{extra}]'",
-            )
+            value = f"no {', '.join(missing)}; for {users}: pip install 'rubriscope[{extra}]'"
+            yield Check(f"extra [{extra}]", "info", value)
         else:
-            versions = ", ".join(f"{module} {_version_of(module)}" for module in modules)
-            yield Check(f"extra [{extra}]", "ok", versions)
-
-
-def _version_of(module: str) -> str:
-    """The version of the distribution that provides a module."""
-    names = importlib.metadata.packages_distributions().get(module, [module])
-    return importlib.metadata.version(names[0])
+            versions = [f"{name} {importlib.metadata.version(name)}" for name in modules.values()]
+            yield Check(f"extra [{extra}]", "ok", ", ".join(versions))
 
 
 def collect(targets: Sequence[str] = ()) -> list[Check]:
