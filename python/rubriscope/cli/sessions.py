@@ -1,0 +1,78 @@
+"""``rubriscope sessions``: what a target holds."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..film import Film, Session
+from ..render import printable
+from .common import OK, add_command, console, print_json
+
+
+def register(commands: Any) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "sessions",
+        run,
+        help="list the sessions of a target",
+        description="List the sessions of a target, the newest last.",
+        epilog="example:\n  rubriscope sessions runs.db --json | jq '.[-1].uuid'",
+    )
+    parser.add_argument("target", metavar="TARGET", help="a database, a .jsonl file or their URL")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the sessions."""
+    found = Film(arguments.target).sessions()
+    if arguments.json:
+        print_json([session.to_dict() for session in found])
+        return OK
+    from rich import box
+    from rich.table import Table
+
+    out = console()
+    if not found:
+        out.print(f"{arguments.target} holds no session yet")
+        return OK
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("session", no_wrap=True)
+    table.add_column("uuid", no_wrap=True, style="dim")
+    table.add_column("started", no_wrap=True)
+    table.add_column("took", justify="right", no_wrap=True)
+    for header in ("episodes", "snapshots", "scalars", "writers", "ranks"):
+        table.add_column(header, justify="right")
+    for session in found:
+        table.add_row(
+            printable(session.name),
+            session.uuid[:8],
+            f"{session.created.astimezone():%Y-%m-%d %H:%M:%S}",
+            took(session),
+            f"{session.episodes:,}",
+            f"{session.steps:,}",
+            f"{session.scalars:,}",
+            str(session.writers),
+            ranks(session.ranks),
+        )
+    out.print(table)
+    return OK
+
+
+def took(session: Session) -> str:
+    """Length of a session, ``open`` where it has no end."""
+    if session.closed_ns is None:
+        return "open"
+    seconds = max(session.closed_ns - session.created_ns, 0) / 1e9
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d} min"
+
+
+def ranks(numbers: tuple[int, ...]) -> str:
+    """``0``, ``0–3`` or ``0, 2``."""
+    if len(numbers) > 1 and numbers == tuple(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}–{numbers[-1]}"
+    return ", ".join(map(str, numbers))

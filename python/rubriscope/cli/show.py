@@ -1,0 +1,175 @@
+"""``rubriscope show``: a session at a glance, or the snapshots of one step."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from ..film import Film, Session
+from ..render import duration, fixed, number, printable, snapshot_tree, sparkline
+from ..series import ScoreSeries, Summary
+from .common import OK, CommandError, add_command, ascii_only, console, open_session, print_json
+from .sessions import ranks, took
+
+_SPARK_WIDTH = 24
+
+
+def register(commands: Any) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "show",
+        run,
+        help="summarise a session, or draw the snapshots of a step",
+        description="Summarise a session: metadata, and each rubric's and scalar's figures over the steps.\n"
+        "With --step, draw the snapshots of that step as trees.",
+        epilog="examples:\n"
+        "  rubriscope show runs.db\n"
+        "  rubriscope show runs.db grpo --step 12 --episode ep-7",
+    )
+    parser.add_argument("target", metavar="TARGET", help="a database or .jsonl file, also TARGET:SESSION")
+    parser.add_argument("session", nargs="?", metavar="SESSION", help="its name, UUID or number")
+    parser.add_argument("--step", type=int, metavar="N", help="draw the snapshots of this step")
+    parser.add_argument("--episode", metavar="NAME", help="this episode only")
+    parser.add_argument(
+        "--limit", type=int, default=8, metavar="N", help="at most N trees for --step; 0 for all (default 8)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the summary or the step."""
+    film, session = open_session(arguments.target, arguments.session)
+    if arguments.step is not None:
+        return _show_step(film, session, arguments)
+    episode = arguments.episode
+    rubrics = [film.scores(p, session, episode=episode) for p in film.paths(session)]
+    scalars = [film.series("scalar", name, session) for name in film.scalars(session)]
+    if arguments.json:
+        print_json(
+            {
+                "session": session.to_dict(),
+                "episodes": film.episodes(session),
+                "rubrics": [series.summary().to_dict() for series in rubrics],
+                "scalars": [series.summary().to_dict() for series in scalars],
+            }
+        )
+        return OK
+    _print_summary(film, session, rubrics, scalars)
+    return OK
+
+
+def _print_summary(
+    film: Film, session: Session, rubrics: list[ScoreSeries], scalars: list[ScoreSeries]
+) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    head = Text(printable(session.name), style="bold")
+    head.append(f"  {session.uuid}", style="dim not bold")
+    out.print(head)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("started", f"{session.created.astimezone():%Y-%m-%d %H:%M:%S}, {took(session)}")
+    facts.add_row("snapshots", f"{session.steps:,} in {_episodes(film.episodes(session))}")
+    if session.scalars:
+        facts.add_row("scalars", f"{session.scalars:,} records")
+    if session.writers > 1:
+        facts.add_row("writers", f"{session.writers}, ranks {ranks(session.ranks)}")
+    for key, value in _flat(session.metadata):
+        facts.add_row(printable(key), printable(value, 200))
+    out.print(facts)
+    if rubrics:
+        out.print(_table("rubric", rubrics, wide=out.width >= 110))
+    if scalars:
+        out.print(_table("scalar", scalars, wide=out.width >= 110))
+    if not rubrics and not scalars:
+        out.print("nothing recorded yet")
+
+
+def _table(header: str, many: list[ScoreSeries], *, wide: bool) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    is_rubric = header == "rubric"
+    summaries = [series.summary() for series in many]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(header, no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for name in ("mean", "std", "min", "max") if wide else ("mean", "std"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("over the steps", no_wrap=True)
+    table.add_column("first → last", no_wrap=True)
+    if is_rubric:
+        table.add_column("failed", justify="right", no_wrap=True)
+        if wide:
+            table.add_column("skipped", justify="right", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+    for series, summary in zip(many, summaries, strict=True):
+        _, values = series.by_step()
+        width = _SPARK_WIDTH if wide else 12
+        ends = f"{number(float(values[0]))} → {number(float(values[-1]))}" if len(values) else ""
+        cells: list[Any] = [_indented(series.path) if is_rubric else printable(series.path), f"{summary.n:,}"]
+        cells += [fixed(value) for value in _figures(summary, wide)]
+        cells += [Text(sparkline(values, width, ascii_only=ascii_only()), style="cyan"), ends]
+        if is_rubric:
+            cells.append(Text(f"{summary.failed:,}", style="red" if summary.failed else "dim"))
+            if wide:
+                cells.append(Text(f"{summary.skipped:,}", style="" if summary.skipped else "dim"))
+            cells.append(duration(summary.mean_duration_ns))
+        table.add_row(*cells)
+    return table
+
+
+def _figures(summary: Summary, wide: bool) -> tuple[float | None, ...]:
+    short = (summary.mean, summary.std)
+    return (*short, summary.min, summary.max) if wide else short
+
+
+def _indented(path: str) -> str:
+    """The path, moved in by its depth: the whole path stays readable and can be copied."""
+    return path if path == "root" else "  " * (path.count(".") + 1) + printable(path)
+
+
+def _episodes(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"episode {printable(names[0])}"
+    shown = ", ".join(printable(name) for name in names[:4])
+    return f"{len(names):,} episodes: {shown}{', …' if len(names) > 4 else ''}"
+
+
+def _flat(metadata: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested metadata as dotted keys; lists and long things on one line."""
+    rows: list[tuple[str, str]] = []
+    for key, value in metadata.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)):
+            rows.append((prefix + key, " ".join(map(str, value))))
+        else:
+            rows.append((prefix + key, str(value)))
+    return rows
+
+
+def _show_step(film: Film, session: Session, arguments: argparse.Namespace) -> int:
+    step = arguments.step
+    found = film.snapshots(session, episode=arguments.episode, start=step, stop=step + 1)
+    limit = arguments.limit or None
+    shown = list(itertools.islice(found, limit))
+    if not shown:
+        where = f" of episode {arguments.episode!r}" if arguments.episode is not None else ""
+        raise CommandError(f"session {session.name!r} has no step {step}{where}")
+    more = sum(1 for _ in found)
+    if arguments.json:
+        print_json([snapshot.to_dict() for snapshot in shown])
+        return OK
+    out = console()
+    for snapshot in shown:
+        out.print(snapshot_tree(snapshot))
+    if more:
+        out.print(f"… {more} more at step {step}; --limit 0 shows all")
+    return OK

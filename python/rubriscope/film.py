@@ -1,0 +1,406 @@
+"""The film: a recording read back. Sessions, snapshots, score columns, exports and comparisons."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+
+from .series import Kind, ScoreSeries
+from .snapshot import NeuralSnapshot
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+    from .compare import Comparison
+
+#: Called with (records done, records in all) while something long runs.
+Progress = Callable[[int, int], None]
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+_URL = re.compile(r"^([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+_SQLITE_MAGIC = b"SQLite format 3\x00"
+
+
+class Reader(Protocol):
+    """What a film needs of a file: ``_C.FilmReader`` for SQLite, ``JsonlReader`` for JSONL."""
+
+    def sessions(self) -> list[dict[str, Any]]: ...
+
+    def paths(self, session_id: int) -> list[str]: ...
+
+    def scalar_names(self, session_id: int) -> list[str]: ...
+
+    def episodes(self, session_id: int) -> list[str]: ...
+
+    def writers(self, session_id: int) -> list[str]: ...
+
+    def scores(
+        self, session_id: int, path: str, episode: str | None, start: int | None, stop: int | None
+    ) -> Columns: ...
+
+    def scalars(self, session_id: int, name: str, start: int | None, stop: int | None) -> Columns: ...
+
+    def snapshots(
+        self, session_id: int, episode: str | None, start: int | None, stop: int | None
+    ) -> Iterator[NeuralSnapshot]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A named run in a film. Names may repeat; ``uuid`` does not."""
+
+    id: int  #: the session's number in this file
+    uuid: str
+    name: str
+    created_ns: int  #: ns since the Unix epoch
+    closed_ns: int | None  #: None while it is running, or after it died
+    metadata: dict[str, Any]
+    steps: int  #: snapshots
+    episodes: int
+    scalars: int  #: ``recorder.log`` records
+    writers: int
+    ranks: tuple[int, ...]
+
+    @property
+    def created(self) -> datetime.datetime:
+        """Start of the session, UTC."""
+        return _utc(self.created_ns)
+
+    @property
+    def closed(self) -> datetime.datetime | None:
+        """End of the session, UTC; None while it is running, or after it died."""
+        return None if self.closed_ns is None else _utc(self.closed_ns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, and ``created``/``closed`` as ISO 8601."""
+        result: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        result["ranks"] = list(self.ranks)
+        result["created"] = self.created.isoformat()
+        result["closed"] = None if self.closed is None else self.closed.isoformat()
+        return result
+
+
+class Film:
+    """A recording, read back.
+
+    ``target`` is what :func:`rubriscope.record` took: a path, ``sqlite:///…`` or ``jsonl:…``. A film may be
+    read while it is being recorded; each call sees what was durable when it began.
+
+    Raises ``FileNotFoundError`` for a target that does not exist, ``rubriscope.FormatError`` for a file that
+    is not a recording or of a newer format, ``ValueError`` for a target that cannot be read back.
+
+    Where a method takes ``session`` (a name, UUID, number or :class:`Session`) it may be left out when the
+    film holds exactly one.
+    """
+
+    def __init__(self, target: str | os.PathLike[str]) -> None:
+        self.target = os.fspath(target)
+        self.path, kind = resolve_target(target)
+        self._reader: Reader = _open(self.path, kind)
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"rubriscope.Film({self.target!r})"
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._reader.close()
+
+    # ---- sessions ----------------------------------------------------------------------------------------
+
+    def sessions(self) -> list[Session]:
+        """All sessions, the newest last."""
+        found = [_session(info) for info in self._reader.sessions()]
+        return sorted(found, key=lambda session: (session.created_ns, session.id))
+
+    def session(self, key: str | int | Session | None = None) -> Session:
+        """One session by name, UUID (or a prefix of at least 6 characters) or number.
+
+        A name used more than once means its newest session. None means the only session. Raises ``KeyError``
+        naming what exists, ``ValueError`` when None or a prefix is ambiguous.
+        """
+        sessions = self.sessions()
+        if isinstance(key, Session):
+            key = key.uuid
+        if key is None:
+            return self._only(sessions)
+        if isinstance(key, int):
+            matches = [session for session in sessions if session.id == key]
+        else:
+            matches = [session for session in sessions if session.uuid == key]
+            matches = matches or [session for session in sessions if session.name == key][-1:]
+            if not matches and len(key) >= 6:
+                matches = [session for session in sessions if session.uuid.startswith(key.lower())]
+            if not matches and key.isdigit():
+                matches = [session for session in sessions if session.id == int(key)]
+        if not matches:
+            raise KeyError(f"{self.target} holds no session {key!r}; it holds {_names(sessions)}")
+        if len(matches) > 1:
+            raise ValueError(f"{key!r} begins {len(matches)} sessions: {_names(matches)}")
+        return matches[0]
+
+    def _only(self, sessions: list[Session]) -> Session:
+        if not sessions:
+            raise ValueError(f"{self.target} holds no session yet")
+        if len(sessions) > 1:
+            raise ValueError(f"{self.target} holds {len(sessions)} sessions; say which: {_names(sessions)}")
+        return sessions[0]
+
+    # ---- reading -----------------------------------------------------------------------------------------
+
+    def paths(self, session: str | int | Session | None = None) -> list[str]:
+        """The dotted paths of the session's rubrics, ``"root"`` first."""
+        return list(self._reader.paths(self.session(session).id))
+
+    def scalars(self, session: str | int | Session | None = None) -> list[str]:
+        """The names that were logged with ``recorder.log``."""
+        return list(self._reader.scalar_names(self.session(session).id))
+
+    def episodes(self, session: str | int | Session | None = None) -> list[str]:
+        """The names of the session's episodes, in order of their start."""
+        return list(self._reader.episodes(self.session(session).id))
+
+    def writers(self, session: str | int | Session | None = None) -> list[str]:
+        """The UUIDs of the processes that wrote, indexed by :attr:`ScoreSeries.writer`."""
+        return list(self._reader.writers(self.session(session).id))
+
+    def snapshots(
+        self,
+        session: str | int | Session | None = None,
+        *,
+        episode: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Iterator[NeuralSnapshot]:
+        """Streams snapshots in the order of recording; ``start`` ≤ step < ``stop``.
+
+        Arguments are checked at the call, not at the first snapshot.
+        """
+        chosen = self.session(session)
+        self._check_episode(chosen, episode)
+        return iter(self._reader.snapshots(chosen.id, episode, start, stop))
+
+    def scores(
+        self,
+        path: str,
+        session: str | int | Session | None = None,
+        *,
+        episode: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> ScoreSeries:
+        """One rubric's scores, or one logged scalar's values, as NumPy arrays; ``start`` ≤ step < ``stop``.
+
+        A rubric path wins over a scalar of the same name. Scalars belong to no episode, so ``episode`` does
+        not narrow them. Raises ``KeyError`` naming what exists.
+        """
+        chosen = self.session(session)
+        paths = self._reader.paths(chosen.id)
+        if path in paths:
+            self._check_episode(chosen, episode)
+            return self.series("rubric", path, chosen, episode=episode, start=start, stop=stop)
+        names = self._reader.scalar_names(chosen.id)
+        if path in names:
+            return self.series("scalar", path, chosen, start=start, stop=stop)
+        raise KeyError(
+            f"session {chosen.name!r} has no rubric or scalar {path!r}; "
+            f"rubrics: {', '.join(paths) or 'none'}; scalars: {', '.join(names) or 'none'}"
+        )
+
+    def series(
+        self,
+        kind: Kind,
+        path: str,
+        session: Session,
+        *,
+        episode: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> ScoreSeries:
+        """:meth:`scores` for a caller that knows which of the two it wants and that it exists."""
+        if kind == "rubric":
+            columns = self._reader.scores(session.id, path, episode, start, stop)
+        else:
+            columns = self._reader.scalars(session.id, path, start, stop)
+        return ScoreSeries.from_columns(path, kind, columns)
+
+    def _check_episode(self, session: Session, episode: str | None) -> None:
+        if episode is None:
+            return
+        episodes = self._reader.episodes(session.id)
+        if episode not in episodes:
+            shown = ", ".join(map(repr, episodes[:10])) + (", …" if len(episodes) > 10 else "")
+            raise KeyError(f"session {session.name!r} has no episode {episode!r}; it has {shown or 'none'}")
+
+    # ---- tables, exports, comparisons ----------------------------------------------------------------------
+
+    def to_arrow(self, session: str | int | Session | None = None) -> pyarrow.Table:
+        """The session as a table with one row a record; the columns are described in docs/film.md.
+
+        Needs ``pip install rubriscope[arrow]``.
+        """
+        from .export import to_arrow
+
+        return to_arrow(self, self.session(session))
+
+    def to_pandas(self, session: str | int | Session | None = None) -> pandas.DataFrame:
+        """:meth:`to_arrow` as a pandas frame. Needs ``pip install rubriscope[arrow]``."""
+        from .export import to_pandas
+
+        return to_pandas(self, self.session(session))
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        session: str | int | Session | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> int:
+        """Writes the session to ``path``, whose suffix says how: .json, .jsonl, .csv or .parquet.
+
+        Returns the number of records written. Rows are streamed; the file appears under its name when it is
+        complete. Raises ``ValueError`` for another suffix.
+        """
+        from .export import export
+
+        return export(self, self.session(session), path, progress)
+
+    def compare(
+        self,
+        a: str | int | Session,
+        b: str | int | Session,
+        *,
+        other: Film | None = None,
+        episode: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Comparison:
+        """Session ``b`` against session ``a`` of this film (``b`` of ``other``, where given)."""
+        from .compare import compare
+
+        return compare(self, a, other or self, b, episode=episode, start=start, stop=stop)
+
+    def plot(
+        self,
+        path: str | os.PathLike[str],
+        paths: list[str] | None = None,
+        session: str | int | Session | None = None,
+    ) -> None:
+        """Draws curves over the steps into an image; all rubrics where ``paths`` is left out.
+
+        Needs ``pip install rubriscope[plot]``.
+        """
+        from .plot import plot
+
+        chosen = self.session(session)
+        wanted = paths if paths is not None else self.paths(chosen)
+        plot([self.scores(name, chosen) for name in wanted], path, title=chosen.name)
+
+
+def resolve_target(target: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The file of a target and its kind, ``"sqlite"`` or ``"jsonl"``.
+
+    Raises ``FileNotFoundError``, ``ValueError`` (a target that keeps nothing, or a scheme unknown here) or
+    ``ImportError`` naming the extra that reads it.
+    """
+    text = os.fspath(target)
+    match = _URL.match(text) if isinstance(target, str) else None
+    scheme = match.group(1).lower() if match else ""
+    declared = ""
+    if scheme in ("postgresql", "postgres"):
+        raise ImportError(
+            "reading a postgresql:// target needs the extra rubriscope[postgres], "
+            "which this version does not have yet"
+        )
+    if scheme in ("sqlite", "jsonl"):
+        declared = scheme
+        text = text[len(scheme) + 1 :]
+        if text.startswith("//"):
+            text = "/" + text.lstrip("/")
+    elif scheme in ("console", "python"):
+        raise ValueError(f"{target!r} keeps nothing that could be read back; give a database or a JSONL file")
+    elif match is not None and text[match.end() :].startswith("//"):
+        raise ValueError(f"cannot read {target!r}: known are a path, sqlite:///path and jsonl:path")
+    path = Path(text)
+    if not path.exists():
+        raise FileNotFoundError(2, "no recording there", str(path))
+    if path.is_dir():
+        raise IsADirectoryError(21, "a recording is a file, not a folder", str(path))
+    return path, declared or _sniff(path)
+
+
+def _sniff(path: Path) -> str:
+    with open(path, "rb") as file:
+        head = file.read(len(_SQLITE_MAGIC))
+    if head == _SQLITE_MAGIC:
+        return "sqlite"
+    if path.suffix in (".jsonl", ".ndjson") or head.lstrip().startswith(b"{"):
+        return "jsonl"
+    return "sqlite"  # let the native reader say what is wrong with it
+
+
+def _open(path: Path, kind: str) -> Reader:
+    if kind == "jsonl":
+        from .jsonl_reader import JsonlReader
+
+        return JsonlReader(path)
+    from ._C import FilmReader
+
+    reader: Reader = FilmReader(str(path))
+    return reader
+
+
+def _session(info: Mapping[str, Any]) -> Session:
+    metadata = info["metadata"]
+    if isinstance(metadata, str):
+        metadata = json.loads(metadata) if metadata else {}
+    return Session(
+        id=info["session_id"],
+        uuid=info["uuid"],
+        name=info["name"],
+        created_ns=info["created_ns"],
+        closed_ns=info["closed_ns"],
+        metadata=metadata or {},
+        steps=info["steps"],
+        episodes=info["episodes"],
+        scalars=info["scalars"],
+        writers=info["writers"],
+        ranks=tuple(info["ranks"]),
+    )
+
+
+def _names(sessions: list[Session]) -> str:
+    if not sessions:
+        return "none"
+    counts: dict[str, int] = {}
+    for session in sessions:
+        counts[session.name] = counts.get(session.name, 0) + 1
+    shown = [
+        repr(session.name) if counts[session.name] == 1 else f"{session.name!r} ({session.uuid[:8]})"
+        for session in sessions[-20:]
+    ]
+    return ("…, " if len(sessions) > 20 else "") + ", ".join(shown)
+
+
+def _utc(time_ns: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(time_ns / 1e9, tz=datetime.UTC)
