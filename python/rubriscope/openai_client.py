@@ -151,8 +151,8 @@ class OpenAICompatibleClient:
 
         Args:
             prompt: the user's message.
-            **overrides: fields of the request that differ for this call, as ``temperature`` or ``max_tokens``;
-                ``None`` leaves a field out.
+            **overrides: fields of the request that differ for this call, as ``temperature``; ``None`` leaves
+                a field out.
 
         Raises:
             JudgeError: no usable answer after all attempts; names the last status and body.
@@ -242,7 +242,7 @@ class OpenAICompatibleClient:
             response = await asyncio.wait_for(
                 client.post(f"{self.base_url}/chat/completions", json=body, headers=headers), self.timeout_s
             )
-        except (asyncio.TimeoutError, httpx.TimeoutException) as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise _AttemptFailed(f"no answer within {self.timeout_s:g} s") from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _AttemptFailed(f"{type(error).__name__}: {error}") from error
@@ -322,8 +322,8 @@ def _retry_after_s(value: str | None) -> float | None:
     except ValueError:
         return None
     if date.tzinfo is None:
-        date = date.replace(tzinfo=datetime.timezone.utc)
-    return max(0.0, (date - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
+        date = date.replace(tzinfo=datetime.UTC)
+    return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def _import_httpx() -> Any:

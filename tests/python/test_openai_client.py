@@ -243,7 +243,7 @@ def test_a_server_that_drips_bytes_times_out():
         port = server.sockets[0].getsockname()[1]
         client = OpenAICompatibleClient(f"http://127.0.0.1:{port}", "m", timeout_s=0.05, retries=0)
         try:
-            with pytest.raises(JudgeError, match="no answer within 0.05 s"):
+            with pytest.raises(JudgeError, match=r"no answer within 0\.05 s"):
                 await client.complete("x")
         finally:
             await client.aclose()
@@ -280,7 +280,7 @@ def test_retry_after_in_seconds(waits):
 
 
 def test_retry_after_as_a_date(waits):
-    when = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=60)
+    when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
     header = "Retry-After: " + email.utils.format_datetime(when, usegmt=True)
     play_one(reply(503, b"", [header]), reply(), backoff_base_s=0.5)
     assert 50 <= waits[0] <= 60.5
@@ -381,9 +381,9 @@ def test_cancellation_is_not_retried():
 
 def test_as_the_client_of_a_judge():
     async def run():
-        async with Server(reply(429, b""), reply(body=completion("Score: 0.75"))) as server:
-            async with client_of(server) as client:
-                return await LLMJudge("Rate {action}", client)("act", None), server
+        script = reply(429, b""), reply(body=completion("Score: 0.75"))
+        async with Server(*script) as server, client_of(server) as client:
+            return await LLMJudge("Rate {action}", client)("act", None), server
 
     score, server = asyncio.run(run())
     assert score == 0.75 and score.explanation == "Score: 0.75"

@@ -1,0 +1,5 @@
+"""Rubrics as the reward functions of other people's trainers. None of these modules needs its trainer."""
+
+from rubriscope.adapters import trl, verl
+
+__all__ = ["trl", "verl"]
