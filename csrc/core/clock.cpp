@@ -146,8 +146,10 @@ void refresh_clock() {
   if (g_refreshing.test_and_set(std::memory_order_acquire)) return;  // another drain thread is at it
   const std::uint64_t now = ticks();
   const Anchor& current = g_anchors[g_current.load(std::memory_order_relaxed) % kAnchors];
-  const std::uint64_t age = ticks_to_ns(now - current.ticks.load(std::memory_order_relaxed));
-  if (age >= 1'000'000'000) {
+  const std::uint64_t at = current.ticks.load(std::memory_order_relaxed);
+  const std::uint64_t age = ticks_to_ns(now - at);
+  const std::uint64_t base = ticks_to_ns(at - g_first.ticks);
+  if (age >= 1'000'000'000 || age >= 8 * base) {  // sooner while the base of the ratio is short
     const Sample sample = sample_clocks();
     publish(sample, ratio_between(g_first, sample));
   }

@@ -51,7 +51,8 @@ class Sink {
   /// failed after a few attempts (a user's Python sink with a bug must not fill the journal).
   virtual bool keeps_failed_batches() const { return true; }
 
-  /// Ends the session for this writer (its end time, its final counts) and lets go of files. Throws SinkError.
+  /// Ends the session for this writer (its end time, its final counts) and lets go of files. Throws
+  /// SinkError.
   virtual void close() {}
 
   /// In a forked child: forget handles without closing them (closing would drop the parent's locks).
