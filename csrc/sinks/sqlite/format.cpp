@@ -1,0 +1,157 @@
+#include "rubriscope/sinks/sqlite/format.h"
+
+#include <sys/stat.h>
+
+#include <array>
+#include <cstring>
+
+namespace rubriscope::sqlite {
+
+const char* const kCreateSql = R"sql(
+PRAGMA application_id = 0x52534350;
+PRAGMA user_version = 1;
+CREATE TABLE sessions(
+  session_id INTEGER PRIMARY KEY,
+  uuid TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  created_ns INTEGER NOT NULL,
+  closed_ns INTEGER,
+  metadata TEXT NOT NULL);
+CREATE TABLE writers(
+  writer_key INTEGER PRIMARY KEY,
+  session_id INTEGER NOT NULL REFERENCES sessions,
+  writer_id TEXT NOT NULL UNIQUE,
+  rank INTEGER NOT NULL,
+  world_size INTEGER NOT NULL,
+  host TEXT NOT NULL,
+  pid INTEGER NOT NULL,
+  started_ns INTEGER NOT NULL,
+  closed_ns INTEGER,
+  steps INTEGER NOT NULL DEFAULT 0,
+  scalars INTEGER NOT NULL DEFAULT 0,
+  first_ns INTEGER,
+  last_ns INTEGER);
+CREATE TABLE schemas(
+  schema_key INTEGER PRIMARY KEY,
+  session_id INTEGER NOT NULL REFERENCES sessions,
+  kind TEXT NOT NULL,
+  definition TEXT NOT NULL,
+  UNIQUE(session_id, definition));
+CREATE TABLE rubrics(
+  schema_key INTEGER NOT NULL REFERENCES schemas,
+  rubric_path TEXT NOT NULL,
+  slot INTEGER NOT NULL,
+  jp TEXT NOT NULL,
+  class_name TEXT NOT NULL,
+  PRIMARY KEY(schema_key, rubric_path)) WITHOUT ROWID;
+CREATE TABLE episodes(
+  session_id INTEGER NOT NULL REFERENCES sessions,
+  episode_id TEXT NOT NULL,
+  started_ns INTEGER NOT NULL,
+  PRIMARY KEY(session_id, episode_id)) WITHOUT ROWID;
+CREATE TABLE steps(
+  step_key INTEGER PRIMARY KEY,
+  session_id INTEGER NOT NULL REFERENCES sessions,
+  episode_id TEXT,
+  step_index INTEGER NOT NULL,
+  time_ns INTEGER NOT NULL,
+  reward REAL,
+  action,
+  observation,
+  metadata TEXT,
+  group_id INTEGER,
+  sample_index INTEGER,
+  schema_key INTEGER NOT NULL REFERENCES schemas,
+  scores TEXT NOT NULL,
+  statuses TEXT,
+  record BLOB NOT NULL);
+CREATE INDEX steps_by_position ON steps(session_id, episode_id, step_index);
+CREATE TABLE scalars(
+  scalar_key INTEGER PRIMARY KEY,
+  session_id INTEGER NOT NULL REFERENCES sessions,
+  step_index INTEGER NOT NULL,
+  time_ns INTEGER NOT NULL,
+  schema_key INTEGER NOT NULL REFERENCES schemas,
+  "values" TEXT NOT NULL,
+  record BLOB NOT NULL);
+CREATE VIEW trajectory AS
+  SELECT s.session_id AS session_id, s.episode_id AS episode_id, s.step_index AS step_index,
+         r.rubric_path AS rubric_path, json_extract(s.scores, r.jp) AS score,
+         CASE coalesce(substr(s.statuses, r.slot + 1, 1), 's')
+           WHEN 's' THEN 'scored' WHEN 'k' THEN 'skipped' ELSE 'failed' END AS status,
+         w.rank AS rank, s.step_key & 0xFFFFFFFFFF AS sequence, s.group_id AS group_id,
+         s.sample_index AS sample_index
+  FROM steps s CROSS JOIN rubrics r ON r.schema_key = s.schema_key
+  CROSS JOIN writers w ON w.writer_key = s.step_key >> 40;
+CREATE VIEW scalar_values AS
+  SELECT s.session_id AS session_id, s.step_index AS step_index, r.rubric_path AS name,
+         json_extract(s."values", r.jp) AS value, s.time_ns AS time_ns, w.rank AS rank,
+         s.scalar_key & 0xFFFFFFFFFF AS sequence
+  FROM scalars s CROSS JOIN rubrics r ON r.schema_key = s.schema_key
+  CROSS JOIN writers w ON w.writer_key = s.scalar_key >> 40;
+)sql";
+
+namespace {
+
+std::uint32_t big_endian_32(const unsigned char* at) {
+  return std::uint32_t{at[0]} << 24 | std::uint32_t{at[1]} << 16 | std::uint32_t{at[2]} << 8 | at[3];
+}
+
+FileState judge(std::int64_t application_id, std::int64_t version, bool has_tables, const std::string& path) {
+  if (application_id == kApplicationId) {
+    if (version > kFormatVersion) {
+      throw FormatError(path + " has format version " + std::to_string(version) +
+                        ", written by a newer rubriscope; this one knows versions up to " +
+                        std::to_string(kFormatVersion) + ". The file was left as it is");
+    }
+    return FileState::ours;
+  }
+  if (application_id != 0 || version != 0 || has_tables) {
+    throw FormatError(path + " is an SQLite database of another program (application_id " +
+                      std::to_string(application_id) + ", expected " + std::to_string(kApplicationId) +
+                      "). The file was left as it is; name another target");
+  }
+  return FileState::absent;
+}
+
+}  // namespace
+
+FileState inspect_file(const std::string& path) {
+  struct stat info{};
+  if (stat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) return FileState::absent;
+    throw DatabaseError(SQLITE_CANTOPEN, path + ": " + std::strerror(errno));
+  }
+  if (!S_ISREG(info.st_mode)) throw DatabaseError(SQLITE_CANTOPEN, path + " is not a regular file");
+  if (info.st_size == 0) return FileState::absent;
+
+  // Through SQLite's own file handle: a plain open() and close() here would drop the locks of every other
+  // connection that this process has on the file (POSIX locks belong to the process, not to a descriptor).
+  Database database(path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, 0);
+  sqlite3_file* file = nullptr;
+  sqlite3_file_control(database.handle(), "main", SQLITE_FCNTL_FILE_POINTER, &file);
+  std::array<unsigned char, 112> header{};
+  if (file == nullptr || file->pMethods == nullptr) {
+    throw DatabaseError(SQLITE_CANTOPEN, path + " cannot be read");
+  }
+  const int result = file->pMethods->xRead(file, header.data(), header.size(), 0);
+  if (result != SQLITE_OK && result != SQLITE_IOERR_SHORT_READ) {
+    throw DatabaseError(result, path + " cannot be read: " + sqlite3_errstr(result));
+  }
+  if (std::memcmp(header.data(), "SQLite format 3", 16) != 0) {
+    throw FormatError(path + " is not an SQLite database. The file was left as it is; name another target");
+  }
+  // Bytes 60 and 68 are user_version and application_id; page 1 holds the table of tables, its cell count is
+  // at byte 103.
+  return judge(static_cast<std::int32_t>(big_endian_32(&header[68])),
+               static_cast<std::int32_t>(big_endian_32(&header[60])), header[103] != 0 || header[104] != 0,
+               path);
+}
+
+FileState inspect_database(Database& database, const std::string& path) {
+  return judge(database.integer("PRAGMA application_id"), database.integer("PRAGMA user_version"),
+               database.integer("SELECT count(*) FROM sqlite_master") != 0, path);
+}
+
+}  // namespace rubriscope::sqlite
