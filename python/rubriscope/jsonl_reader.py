@@ -277,8 +277,12 @@ def _column(columns: dict[str, _Column], path: str) -> _Column:
 def _snapshot(line: Mapping[str, Any]) -> NeuralSnapshot:
     scores = {path: score for path, score in (line.get("scores") or {}).items() if score is not None}
     others = line.get("statuses") or {}
-    statuses = dict.fromkeys(scores, "scored")
-    statuses.update(others)
+    durations = line.get("durations_ns") or {}
+    # The durations have every node in the tree's order; scores and statuses are two parts of it.
+    order = dict.fromkeys(
+        [*(path for path in durations if path in scores or path in others), *scores, *others]
+    )
+    statuses = {path: others.get(path, "scored") for path in order}
     reward = line.get("reward", scores.get(ROOT))
     return NeuralSnapshot(
         id=f"{line['writer']}:{line['sequence']}",
@@ -289,7 +293,7 @@ def _snapshot(line: Mapping[str, Any]) -> NeuralSnapshot:
         time_ns=line["time_ns"],
         scores=scores,
         statuses=statuses,
-        durations_ns=line.get("durations_ns") or {},
+        durations_ns=durations,
         reward=reward,
         metadata=line.get("metadata") or {},
         action=line.get("action"),

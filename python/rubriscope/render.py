@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import math
 import os
@@ -241,7 +242,24 @@ def colour_wanted(file: Any) -> bool:
     return is_terminal(file) and not os.environ.get("NO_COLOR")
 
 
+_PLAIN = str.maketrans(
+    {"–": "-", "−": "-", "→": "->", "…": "...", "✗": "x", "×": "x", "·": ".", "µ": "u", "Δ": "d"}
+)
+
+
+def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+#: Name of a codec error handler: our own signs in ASCII, other characters as escapes.
+PLAINER = "rubriscope.plainer"
+codecs.register_error(PLAINER, _plainer)
+
+
 def encodable(text: str, file: Any) -> str:
-    """``text`` with what the file's encoding cannot hold written as escapes."""
+    """``text`` with what the file's encoding cannot hold in ASCII."""
     encoding = getattr(file, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text.encode(encoding, PLAINER).decode(encoding)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from .._version import __version__
+from ..render import PLAINER
 from . import compare, doctor, export, recover, replay, scores, sessions, show
 from .common import FAILED, USAGE, CommandError, Parser
 
@@ -51,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str] | None = None) -> int:
     """Parses and runs; never lets an expected error out as a traceback."""
     top = parser()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Captured text may hold what the terminal's encoding, or no encoding, can: print it all the same.
+        sys.stdout.reconfigure(errors=PLAINER)
     try:
         arguments, rest = top.parse_known_args(argv)
         if arguments.command is None:

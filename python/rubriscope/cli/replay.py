@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from ..render import colour_wanted, encodable, is_terminal, snapshot_line, snapshot_tree
+from ..render import colour_wanted, is_terminal, snapshot_line, snapshot_tree
 from .common import OK, CommandError, add_command, add_range, console, open_session, print_json
 
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             trees.print(snapshot_tree(snapshot))
         else:
             width = shutil.get_terminal_size().columns if is_terminal(out) else None
-            out.write(encodable(snapshot_line(snapshot, colour=colour_wanted(out), width=width), out) + "\n")
+            out.write(snapshot_line(snapshot, colour=colour_wanted(out), width=width) + "\n")
         if waits:
             out.flush()
     if shown == 0:
