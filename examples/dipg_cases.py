@@ -12,12 +12,12 @@ from typing import Any
 
 PASSAGES = {
     "S1": (
-        "Standard treatment of newly diagnosed DIPG is focal radiotherapy of 54 Gy in 30 fractions. It relieves "
-        "symptoms in about 70 percent of children, but the effect is not lasting."
+        "Standard treatment of newly diagnosed DIPG is focal radiotherapy of 54 Gy in 30 fractions. It "
+        "relieves symptoms in about 70 percent of children, but the effect is not lasting."
     ),
     "S2": (
-        "In the Harbour registry, median overall survival was 11 months from diagnosis. Fewer than 10 percent "
-        "of children were alive after 2 years."
+        "In the Harbour registry, median overall survival was 11 months from diagnosis. Fewer than 10 "
+        "percent of children were alive after 2 years."
     ),
     "S3": "In the Lindgren cohort, median overall survival was 8 months from diagnosis.",
     "S4": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import email.utils
+import itertools
 import json
 import os
 import random
@@ -160,7 +161,7 @@ class OpenAICompatibleClient:
         state = self._loop_state()
         body = self._request_body(prompt, overrides)
         async with state.places:
-            for attempt in range(self.retries + 1):
+            for attempt in itertools.count():
                 try:
                     return await self._attempt(state.client, body)
                 except _AttemptFailed as failure:
@@ -168,7 +169,6 @@ class OpenAICompatibleClient:
                     if wait_s is None:
                         raise self._error(failure, attempt + 1) from failure.__cause__
                 await asyncio.sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def aclose(self) -> None:
         """Close every connection; on other running loops, ask them to. The client may be used again."""

@@ -30,15 +30,6 @@ class TrajectoryRubric(Rubric, metaclass=ABCMeta):
     _trajectory: list[tuple[Any, Any]]
     intermediate_reward: float
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> TrajectoryRubric:
-        # object.__new__ makes this check for pure Python classes; a native base may allocate without it.
-        missing = sorted(cls.__abstractmethods__)
-        if missing:
-            raise TypeError(
-                f"Can't instantiate abstract class {cls.__name__}: implement {', '.join(missing)}"
-            )
-        return super().__new__(cls)
-
     def __init__(self, intermediate_reward: float = 0.0) -> None:
         super().__init__()
         self.intermediate_reward = intermediate_reward

@@ -321,6 +321,12 @@ def test_calls_at_once_are_limited_and_each_gets_its_answer():
     assert server.most_in_progress == 3 and server.connections <= 3
 
 
+def test_a_call_keeps_its_place_while_it_waits_for_another_attempt():
+    _, server = play(reply(503, b""), reply(503, b""), reply(), calls=2, max_concurrency=1)
+    prompts = [body["messages"][-1]["content"] for _, _, body in server.requests]
+    assert prompts == ["prompt 0"] * 3 + ["prompt 1"]
+
+
 def test_one_client_over_several_event_loops():
     async def ask(client, url):
         client.base_url = url
