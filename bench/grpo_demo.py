@@ -5,9 +5,9 @@
 1. One recorded run a seed, from scratch: the time until the held-out reward was above 0.9 twice in a row
    (gate: 60 s).
 2. Pairs of runs of the same fixed work, one with and one without recording, in turns and each in a fresh
-   process: the CPU time that recording adds on the training thread (gate: 2 %) and to the process (gate: 10 %),
-   as the mean of the pairs' relative differences with its 95 % confidence interval (Student's t). The process's
-   CPU time includes the opening of the recorder, the drain and the wait until all is durable.
+   process: the CPU time that recording adds on the training thread (gate: 2 %) and to the process (gate:
+   10 %), as the mean of the pairs' relative differences with its 95 % confidence interval (Student's t). The
+   process's CPU time includes the opening of the recorder, the drain and the wait until all is durable.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def time_to_target(folder: Path, seeds: list[int]) -> list[dict[str, Any]]:
         seconds, thread, process = (result[k] for k in ("seconds", "training_thread_cpu_s", "process_cpu_s"))
         print(
             f"{seed:>4} {result['reached']!s:>8} {seconds:>7.1f} {thread:>13.1f} {process:>14.1f} "
-            f"{result['steps']:>6} {rewards[0]:>6.3f} {rewards[-1]:>6.3f} {calls:>9,} {calls / seconds:>8,.0f}",
+            f"{result['steps']:>6} {rewards[0]:>6.3f} {rewards[-1]:>6.3f} {calls:>9,} "
+            f"{calls / seconds:>8,.0f}",
             flush=True,
         )
         rows.append(result)
