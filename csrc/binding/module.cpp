@@ -1,0 +1,37 @@
+// rubriscope._C: the extension module.
+#include <pybind11/pybind11.h>
+
+#include "rubriscope/binding/async_call.h"
+#include "rubriscope/binding/modules.h"
+#include "rubriscope/binding/publish.h"
+#include "rubriscope/binding/py_node.h"
+#include "rubriscope/core/errors.h"
+
+namespace py = pybind11;
+
+namespace {
+
+PyMethodDef g_functions[] = {
+    {"_publish_deferred", rubriscope::binding::publish_deferred, METH_VARARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  using namespace rubriscope::binding;
+  m.doc() = "The native part of rubriscope: rubric engine, recorder, sinks, film.";
+  py::register_local_exception_translator([](std::exception_ptr error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const rubriscope::Error&) {
+      raise_current_exception();
+    }
+  });
+  if (!add_rubric_type(m.ptr()) || !add_async_types(m.ptr()) ||
+      PyModule_AddFunctions(m.ptr(), g_functions) != 0) {
+    throw py::error_already_set();
+  }
+  bind_recorder(m);
+  bind_film(m);
+}

@@ -1,0 +1,583 @@
+// Calling a rubric: the hot path. Scores stay unboxed doubles between containers and their children.
+#include <cmath>
+
+#include "rubriscope/binding/async_call.h"
+#include "rubriscope/binding/publish.h"
+#include "rubriscope/binding/py_names.h"
+#include "rubriscope/binding/py_node.h"
+#include "rubriscope/rubric/rules.h"
+
+namespace rubriscope::binding {
+
+namespace {
+
+// Keeps an object alive while Python code runs that might drop the last other reference.
+class Keep {
+ public:
+  explicit Keep(PyObject* object) : object_(object) { Py_INCREF(object_); }
+  ~Keep() { Py_DECREF(object_); }
+  Keep(const Keep&) = delete;
+  Keep& operator=(const Keep&) = delete;
+
+ private:
+  PyObject* object_;
+};
+
+// ---- Leaves
+
+bool call_python_forward(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  PyObject* given = nullptr;
+  if (node.forward_is_function) {
+    PyObject* arguments[] = {node.owner, action, observation};
+    given = reinterpret_cast<PyFunctionObject*>(node.forward)->vectorcall(node.forward, arguments, 3, nullptr);
+  } else {
+    static PyObject* name = nullptr;
+    PyObject* arguments[] = {node.owner, action, observation};
+    given = PyObject_VectorcallMethod(interned(name, "forward"), arguments, 3, nullptr);
+  }
+  if (given == nullptr) return false;
+  out.clear();
+  out.object = given;
+  if (PyFloat_CheckExact(given)) {
+    out.value = PyFloat_AS_DOUBLE(given);
+    return true;
+  }
+  return classify(out);
+}
+
+// ---- Containers
+
+// A child whose class overrides __call__ is called as Python would.
+bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& out) {
+  if (Py_TYPE(child.owner)->tp_call == rubric_call) return call_node(child, action, observation, out);
+  PyObject* const given = PyObject_CallFunctionObjArgs(child.owner, action, observation, nullptr);
+  if (given == nullptr) return false;
+  out.clear();
+  out.object = given;
+  return classify(out);
+}
+
+// Hands a container that met an awaitable to its Python continuation (rubriscope/_async.py).
+bool continue_async(const char* function, PyObject* continuation_args, Result& out) {
+  if (continuation_args == nullptr) return false;
+  PyObject* cache = nullptr;
+  PyObject* const callable = import_once(cache, "rubriscope._async", function);
+  PyObject* const coroutine = callable != nullptr ? PyObject_CallObject(callable, continuation_args) : nullptr;
+  Py_XDECREF(callable);
+  Py_DECREF(continuation_args);
+  if (coroutine == nullptr) return false;
+  out.clear();
+  out.object = coroutine;
+  out.kind = Result::Kind::awaitable;
+  return true;
+}
+
+bool not_a_number(PyNode& container, const Node::Child& child, const Result& result) {
+  PyErr_Format(PyExc_TypeError, "%s: child '%s' (%s) gave %s, expected a number",
+               container.class_name().c_str(), child.name.c_str(), child.node->class_name().c_str(),
+               Py_TYPE(result.object)->tp_name);
+  return false;
+}
+
+// Combines through rubriscope/_tensors.py, where a score must stay on its device or has several numbers.
+bool combine_tensors(const char* function, PyObject* arguments, Result& out) {
+  if (arguments == nullptr) return false;
+  PyObject* cache = nullptr;
+  PyObject* const callable = import_once(cache, "rubriscope._tensors", function);
+  PyObject* const combined = callable != nullptr ? PyObject_CallObject(callable, arguments) : nullptr;
+  Py_XDECREF(callable);
+  Py_DECREF(arguments);
+  if (combined == nullptr) return false;
+  out.clear();
+  out.object = combined;
+  return classify(out);
+}
+
+bool run_sequential(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  out.set_number(rules::kEmptySequence);
+  Result deferred;  // the combination of the tensors so far that could not be tested for 0
+  Py_ssize_t item = -1;
+  for (std::size_t i = 0; i < node.children().size(); ++i) {
+    if (!node.children()[i].item) continue;
+    ++item;
+    PyNode& child = py(*node.children()[i].node);
+    const Keep keep(child.owner);
+    if (!call_child(child, action, observation, out)) {
+      deferred.clear();
+      return false;
+    }
+    switch (out.kind) {
+      case Result::Kind::awaitable: {
+        PyObject* const sofar = deferred.object != nullptr ? deferred.object : Py_None;
+        PyObject* const arguments =
+            Py_BuildValue("(OnOOOO)", node.owner, item, out.object, sofar, action, observation);
+        deferred.clear();
+        return continue_async("resume_sequential", arguments, out);
+      }
+      case Result::Kind::number:
+        if (rules::stops_sequence(out.value)) {
+          deferred.clear();
+          out.set_number(0.0);
+          return true;
+        }
+        if (deferred.object == nullptr) break;
+        [[fallthrough]];
+      case Result::Kind::deferred: {
+        PyObject* const latest = out.take();
+        PyObject* const arguments =
+            latest == nullptr
+                ? nullptr
+                : Py_BuildValue("(ON)", deferred.object != nullptr ? deferred.object : Py_None, latest);
+        deferred.clear();
+        if (!combine_tensors("sequence", arguments, out)) return false;
+        deferred.object = out.object;
+        Py_XINCREF(deferred.object);
+        break;
+      }
+      case Result::Kind::invalid:
+        break;
+    }
+  }
+  deferred.clear();
+  return true;
+}
+
+bool run_gate(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  for (const auto& entry : node.children()) {
+    if (!entry.item) continue;
+    PyNode& child = py(*entry.node);
+    const Keep keep(child.owner);
+    if (!call_child(child, action, observation, out)) return false;
+    switch (out.kind) {
+      case Result::Kind::number:
+        if (!rules::passes_gate(out.value, node.threshold)) out.set_number(0.0);
+        return true;
+      case Result::Kind::invalid:
+        out.set_number(0.0);
+        return true;
+      case Result::Kind::deferred:
+        return combine_tensors("gate", Py_BuildValue("(Od)", out.object, node.threshold), out);
+      case Result::Kind::awaitable:
+        return continue_async("resume_gate", Py_BuildValue("(OO)", node.owner, out.object), out);
+    }
+  }
+  PyErr_SetString(PyExc_ValueError, "Gate has no rubric: its child 'rubric' was removed");
+  return false;
+}
+
+// The results of all children so far as a list; on an error closes the coroutines among them.
+void close_awaitables(PyObject* results) {
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(results); ++i) {
+    PyObject* const item = PyList_GET_ITEM(results, i);
+    if (!PyCoro_CheckExact(item)) continue;
+    PyObject* const closed = PyObject_CallMethod(item, "close", nullptr);
+    if (closed == nullptr) PyErr_WriteUnraisable(item);
+    Py_XDECREF(closed);
+  }
+  PyErr_Restore(type, value, traceback);
+}
+
+// The general weighted sum: some child gave an awaitable or a tensor. `total` holds the first `done` items.
+bool run_weighted_sum_objects(PyNode& node, std::size_t begin, double total, Result& first, PyObject* action,
+                              PyObject* observation, Result& out) {
+  PyObject* const results = PyList_New(0);
+  PyObject* const weights = PyList_New(0);
+  bool any_awaitable = false;
+  const auto append = [&](Result& result, double weight) {
+    any_awaitable |= result.kind == Result::Kind::awaitable;
+    PyObject* const object = result.take();
+    PyObject* const boxed = PyFloat_FromDouble(weight);
+    const bool ok = object != nullptr && boxed != nullptr && PyList_Append(results, object) == 0 &&
+                    PyList_Append(weights, boxed) == 0;
+    Py_XDECREF(object);
+    Py_XDECREF(boxed);
+    return ok;
+  };
+  bool ok = results != nullptr && weights != nullptr && append(first, node.children()[begin].weight);
+  for (std::size_t i = begin + 1; ok && i < node.children().size(); ++i) {
+    if (!node.children()[i].item) continue;
+    PyNode& child = py(*node.children()[i].node);
+    const Keep keep(child.owner);
+    ok = call_child(child, action, observation, out);
+    if (ok && out.kind == Result::Kind::invalid && node.children()[i].weight != 0.0) {
+      ok = not_a_number(node, node.children()[i], out);
+    }
+    ok = ok && append(out, node.children()[i].weight);
+  }
+  if (ok) {
+    PyObject* const arguments = Py_BuildValue("(dOO)", total, results, weights);
+    ok = any_awaitable ? continue_async("resume_weighted_sum", arguments, out)
+                       : combine_tensors("weighted_sum", arguments, out);
+  }
+  if (!ok && results != nullptr) close_awaitables(results);
+  Py_XDECREF(results);
+  Py_XDECREF(weights);
+  return ok;
+}
+
+bool run_weighted_sum(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  double total = 0.0;
+  Result part;
+  for (std::size_t i = 0; i < node.children().size(); ++i) {
+    const auto& entry = node.children()[i];
+    if (!entry.item) continue;
+    PyNode& child = py(*entry.node);
+    const Keep keep(child.owner);
+    if (!call_child(child, action, observation, part)) return false;
+    if (part.kind == Result::Kind::number) {
+      total += rules::weighted(part.value, entry.weight);
+      part.clear();
+      continue;
+    }
+    if (part.kind == Result::Kind::invalid) {
+      if (entry.weight != 0.0) {
+        not_a_number(node, entry, part);
+        part.clear();
+        return false;
+      }
+      part.clear();
+      continue;
+    }
+    return run_weighted_sum_objects(node, i, total, part, action, observation, out);
+  }
+  out.set_number(total);
+  return true;
+}
+
+// ---- Recording
+
+std::string exception_text() {
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  std::string text = type != nullptr ? reinterpret_cast<PyTypeObject*>(type)->tp_name : "error";
+  PyObject* const message = value != nullptr ? PyObject_Str(value) : nullptr;
+  Py_ssize_t size = 0;
+  const char* const utf8 = message != nullptr ? PyUnicode_AsUTF8AndSize(message, &size) : nullptr;
+  if (utf8 != nullptr && size > 0) text += ": " + std::string(utf8, static_cast<std::size_t>(size));
+  PyErr_Clear();
+  Py_XDECREF(message);
+  PyErr_Restore(type, value, traceback);
+  if (text.size() > EvalContext::kMaxReasonBytes) {
+    std::size_t end = EvalContext::kMaxReasonBytes;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+    text.resize(end);
+  }
+  return text;
+}
+
+void note_score_details(PyNode& node, EvalContext& context, PyObject* score) {
+  static PyObject* explanation_name = nullptr;
+  static PyObject* function = nullptr;
+  PyObject* const explanation = PyObject_GetAttr(score, interned(explanation_name, "explanation"));
+  if (explanation != nullptr && explanation != Py_None) {
+    PyObject* const text = PyObject_Str(explanation);
+    Py_ssize_t size = 0;
+    const char* const utf8 = text != nullptr ? PyUnicode_AsUTF8AndSize(text, &size) : nullptr;
+    if (utf8 != nullptr) {
+      for (EvalContext* c = &context; c != nullptr; c = c->parent()) {
+        c->note(node, ExtraTag::explanation, {utf8, static_cast<std::size_t>(size)});
+      }
+    }
+    Py_XDECREF(text);
+  }
+  Py_XDECREF(explanation);
+  // rubriscope._details.metadata_json: the score's metadata as a JSON object, None when there is none.
+  PyObject* const callable = import_once(function, "rubriscope._details", "metadata_json");
+  PyObject* const json = callable != nullptr ? PyObject_CallOneArg(callable, score) : nullptr;
+  Py_ssize_t size = 0;
+  const char* const utf8 = json != nullptr && json != Py_None ? PyUnicode_AsUTF8AndSize(json, &size) : nullptr;
+  if (utf8 != nullptr) {
+    for (EvalContext* c = &context; c != nullptr; c = c->parent()) {
+      c->note(node, ExtraTag::score_metadata, {utf8, static_cast<std::size_t>(size)});
+    }
+  }
+  Py_XDECREF(json);
+  if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(score);
+}
+
+void count_outside(PyNode& node) {
+  if (const auto observation = node.member_of.lock()) observation->count_unattributed();
+}
+
+// Writes one outcome into every observed call that this node is part of.
+void record(PyNode& node, EvalContext* context, double value, Status status, std::string_view reason,
+            std::uint64_t start, std::uint64_t end) {
+  bool found = false;
+  for (EvalContext* c = context; c != nullptr; c = c->parent()) {
+    c->found_ = false;
+    c->record(node, value, status, start, end);
+    c->last_tick = end;
+    found |= c->found_;
+    if (c->found_ && !reason.empty()) c->note(node, ExtraTag::reason, reason);
+  }
+  if (!found && node.is_member) count_outside(node);
+}
+
+}  // namespace
+
+bool classify(Result& result) {
+  PyObject* const object = result.object;
+  result.kind = Result::Kind::number;
+  if (PyFloat_Check(object)) {
+    result.value = PyFloat_AS_DOUBLE(object);
+    return true;
+  }
+  if (PyLong_Check(object)) {
+    result.value = PyLong_AsDouble(object);
+    if (result.value == -1.0 && PyErr_Occurred() != nullptr) {
+      result.clear();
+      return false;
+    }
+    return true;
+  }
+  if (PyCoro_CheckExact(object)) {
+    result.kind = Result::Kind::awaitable;
+    return true;
+  }
+  PyTypeObject* const tensor = tensor_type();
+  if (tensor != nullptr && PyObject_TypeCheck(object, tensor)) {
+    static PyObject* function = nullptr;
+    PyObject* const readable = import_once(function, "rubriscope._tensors", "is_readable");
+    PyObject* const answer = readable != nullptr ? PyObject_CallOneArg(readable, object) : nullptr;
+    if (answer == nullptr) {
+      result.clear();
+      return false;
+    }
+    const bool is_readable = answer == Py_True;
+    Py_DECREF(answer);
+    if (!is_readable) {
+      result.kind = Result::Kind::deferred;
+      return true;
+    }
+  } else if (Py_TYPE(object)->tp_as_async != nullptr && Py_TYPE(object)->tp_as_async->am_await != nullptr) {
+    result.kind = Result::Kind::awaitable;
+    return true;
+  }
+  PyNumberMethods* const as_number = Py_TYPE(object)->tp_as_number;
+  if (as_number == nullptr || (as_number->nb_float == nullptr && as_number->nb_index == nullptr)) {
+    result.kind = Result::Kind::invalid;
+    return true;
+  }
+  PyObject* const number = PyNumber_Float(object);
+  if (number == nullptr) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError)) {
+      result.clear();
+      return false;
+    }
+    PyErr_Clear();
+    result.kind = Result::Kind::invalid;
+    return true;
+  }
+  result.value = PyFloat_AS_DOUBLE(number);
+  Py_DECREF(number);
+  return true;
+}
+
+bool run_hooks(const std::vector<Hook>& hooks, PyObject* const* arguments, std::size_t count) {
+  // A hook may add or remove hooks: run those that were there when the call began.
+  std::vector<PyObject*> callables;
+  callables.reserve(hooks.size());
+  for (const auto& hook : hooks) {
+    Py_INCREF(hook.callable);
+    callables.push_back(hook.callable);
+  }
+  bool ok = true;
+  for (PyObject* const callable : callables) {
+    if (ok) {
+      PyObject* const ignored = PyObject_Vectorcall(callable, arguments, count, nullptr);
+      ok = ignored != nullptr;
+      Py_XDECREF(ignored);
+    }
+    Py_DECREF(callable);
+  }
+  return ok;
+}
+
+bool run_forward(PyNode& node, NodeKind kind, PyObject* action, PyObject* observation, Result& out) {
+  switch (kind) {
+    case NodeKind::leaf:
+      return call_python_forward(node, action, observation, out);
+    case NodeKind::sequential:
+    case NodeKind::gate:
+    case NodeKind::weighted_sum: {
+      if (Py_EnterRecursiveCall(" in a rubric tree") != 0) return false;
+      const bool ok = kind == NodeKind::weighted_sum ? run_weighted_sum(node, action, observation, out)
+                      : kind == NodeKind::gate       ? run_gate(node, action, observation, out)
+                                                          : run_sequential(node, action, observation, out);
+      Py_LeaveRecursiveCall();
+      return ok;
+    }
+  }
+  Py_UNREACHABLE();
+}
+
+void record_failure(PyNode& node, EvalContext* context, std::uint64_t start) {
+  if (context == nullptr) {
+    if (node.is_member) count_outside(node);
+    return;
+  }
+  record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed, exception_text(), start,
+         ticks());
+}
+
+bool finish_call(PyNode& node, Result& result, EvalContext* context, std::uint64_t start) {
+  const bool finite = result.kind == Result::Kind::number && std::isfinite(result.value);
+  node.has_last = true;
+  node.last_value = result.value;
+  PyObject* const previous = node.last_object;
+  node.last_object = nullptr;
+  if (result.object != nullptr && !PyFloat_CheckExact(result.object)) {
+    Py_INCREF(result.object);
+    node.last_object = result.object;
+  }
+  Py_XDECREF(previous);
+
+  if (node.strict && !finite && result.kind != Result::Kind::deferred) {
+    PyObject* const shown = result.take();
+    if (shown != nullptr) {
+      PyErr_Format(PyExc_ValueError, "%s (strict) gave %R, expected a finite number", node.class_name().c_str(),
+                   shown);
+      Py_DECREF(shown);
+    }
+    record_failure(node, context, start);
+    return false;
+  }
+  if (context == nullptr) {
+    if (node.is_member) count_outside(node);
+    return true;
+  }
+  const std::uint64_t end =
+      node.kind == NodeKind::leaf || context->last_tick == 0 ? ticks() : context->last_tick;
+  if (finite) {
+    record(node, context, result.value, Status::scored, {}, start, end);
+  } else if (result.kind == Result::Kind::number) {
+    record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
+           not_finite_reason(result.value), start, end);
+  } else if (result.kind == Result::Kind::deferred) {
+    record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::pending, {}, start, end);
+    defer_score(node, context, result.object);
+  } else {
+    record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
+           std::string("gave ") + Py_TYPE(result.object)->tp_name + ", not a number", start, end);
+  }
+  if (result.object != nullptr && !PyFloat_CheckExact(result.object)) {
+    PyTypeObject* const score = score_type();
+    if (score == nullptr) {
+      result.clear();
+      return false;
+    }
+    if (PyObject_TypeCheck(result.object, score)) note_score_details(node, *context, result.object);
+  }
+  return true;
+}
+
+namespace {
+
+bool run_forward_hooks(PyNode& node, PyObject* action, PyObject* observation, Result& result) {
+  PyObject* const score = result.take();
+  if (score == nullptr) return false;
+  PyObject* arguments[] = {node.owner, action, observation, score};
+  const bool ok = run_hooks(node.forward_hooks, arguments, 4);
+  if (ok) {
+    result.object = score;
+  } else {
+    Py_DECREF(score);
+  }
+  return ok;
+}
+
+// One node's call inside a context (or none). `root` is the context when this node owns it.
+bool call_in_context(PyNode& node, PyObject* action, PyObject* observation, EvalContext* context,
+                     EvalContext* root, Result& out) {
+  if (Py_TYPE(node.owner)->tp_version_tag != node.forward_version || node.forward_version == 0) {
+    if (!refresh_forward(node)) return false;
+  }
+  if (node.forward_is_async || node.async_hooks != 0) {
+    PyObject* const coroutine = make_coroutine(node, action, observation, context, root, 0, nullptr);
+    if (coroutine == nullptr) return false;
+    out.clear();
+    out.object = coroutine;
+    out.kind = Result::Kind::awaitable;
+    return true;
+  }
+  const std::uint64_t start = context != nullptr ? context->last_tick : 0;
+  if (!node.pre_hooks.empty()) {
+    PyObject* arguments[] = {node.owner, action, observation};
+    if (!run_hooks(node.pre_hooks, arguments, 3)) {
+      record_failure(node, context, start);
+      return false;
+    }
+  }
+  if (!run_forward(node, node.kind, action, observation, out)) {
+    record_failure(node, context, start);
+    return false;
+  }
+  if (out.kind == Result::Kind::awaitable) {
+    PyObject* const coroutine = make_coroutine(node, action, observation, context, root, start, out.object);
+    if (coroutine == nullptr) {
+      out.clear();
+      return false;
+    }
+    Py_DECREF(out.object);
+    out.object = coroutine;
+    return true;
+  }
+  if (!finish_call(node, out, context, start)) return false;
+  if (!node.forward_hooks.empty() && !run_forward_hooks(node, action, observation, out)) {
+    record_failure(node, context, start);
+    return false;
+  }
+  return true;
+}
+
+bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  EvalContext*& current = current_context();
+  EvalContext* const outer = current;
+  EvalContext* const parent = active_context();
+  EvalContext* context = nullptr;
+  try {
+    context = EvalContext::acquire(node.observation()->shape(node), parent);
+  } catch (...) {
+    raise_current_exception();
+    return false;
+  }
+  current = context;
+  context->last_tick = ticks();
+  const bool ok = call_in_context(node, action, observation, context, context, out);
+  current_context() = outer;
+  if (ok && out.kind == Result::Kind::awaitable) return true;  // the coroutine owns the context now
+  const bool published = publish_call(node, *context, action, observation);
+  close_context(context);
+  if (ok && !published) out.clear();
+  return ok && published;
+}
+
+}  // namespace
+
+bool call_node(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  if (node.observation() != nullptr) return call_observed_root(node, action, observation, out);
+  return call_in_context(node, action, observation, active_context(), nullptr, out);
+}
+
+PyObject* rubric_call(PyObject* self, PyObject* args, PyObject* kwargs) {
+  PyObject* action = nullptr;
+  PyObject* observation = nullptr;
+  if (kwargs == nullptr && PyTuple_GET_SIZE(args) == 2) {
+    action = PyTuple_GET_ITEM(args, 0);
+    observation = PyTuple_GET_ITEM(args, 1);
+  } else {
+    static const char* names[] = {"action", "observation", nullptr};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:Rubric", const_cast<char**>(names), &action,
+                                     &observation)) {
+      return nullptr;
+    }
+  }
+  Result result;
+  if (!call_node(node_of(self), action, observation, result)) return nullptr;
+  return result.take();
+}
+
+}  // namespace rubriscope::binding

@@ -1,0 +1,119 @@
+#include "rubriscope/rubric/context.h"
+
+#include <charconv>
+
+namespace rubriscope {
+
+namespace {
+// Pointers only: a larger thread-local in initial-exec TLS makes dlopen fail.
+__attribute__((tls_model("initial-exec"))) thread_local EvalContext* t_current = nullptr;
+__attribute__((tls_model("initial-exec"))) thread_local EvalContext* t_free = nullptr;
+}  // namespace
+
+EvalContext*& current_context() { return t_current; }
+
+// Frees the pool of a thread that ends. Touched only where a context is allocated.
+struct EvalContextPool {
+  ~EvalContextPool() {
+    while (t_free != nullptr) {
+      EvalContext* next = t_free->next_free_;
+      delete t_free;
+      t_free = next;
+    }
+  }
+  void touch() {}
+};
+
+namespace {
+thread_local EvalContextPool t_pool;
+}  // namespace
+
+EvalContext* EvalContext::acquire(std::shared_ptr<const TreeShape> shape, EvalContext* parent) {
+  EvalContext* context = t_free;
+  if (context != nullptr) {
+    t_free = context->next_free_;
+  } else {
+    t_pool.touch();
+    context = new EvalContext;
+  }
+  context->reset(std::move(shape), parent);
+  return context;
+}
+
+void EvalContext::release(EvalContext* context) {
+  context->shape_.reset();
+  context->next_free_ = t_free;
+  t_free = context;
+}
+
+void EvalContext::reset(std::shared_ptr<const TreeShape> shape, EvalContext* parent) {
+  shape_ = std::move(shape);
+  parent_ = parent;
+  const std::size_t n = shape_->size();
+  if (scores_.size() < n) {
+    scores_.resize(n);
+    durations_.resize(n);
+    statuses_.resize(n);
+  }
+  std::fill_n(statuses_.begin(), n, Status::skipped);
+  std::fill_n(scores_.begin(), n, std::numeric_limits<double>::quiet_NaN());
+  std::fill_n(durations_.begin(), n, 0);
+  repeats_.clear();
+  extras_.clear();
+  found_ = false;
+  host_handle = nullptr;
+  host_annotations = nullptr;
+  host_pending = nullptr;
+}
+
+std::uint64_t EvalContext::repeated(std::uint32_t slot) {
+  for (auto& [known, calls] : repeats_) {
+    if (known == slot) {
+      ++calls;
+      return durations_[slot];
+    }
+  }
+  repeats_.emplace_back(slot, 2);
+  return durations_[slot];
+}
+
+void EvalContext::note(const Node& node, ExtraTag tag, std::string_view text) {
+  const std::uint32_t slot = shape_->slot_of(node);
+  if (slot == TreeShape::kNotInTree) return;
+  extras_.add(tag, static_cast<std::uint16_t>(slot), text);
+}
+
+EvalContext* EvalContext::copy(const EvalContext& context) {
+  EvalContext* const made = acquire(context.shape_, nullptr);
+  const std::size_t n = context.shape_->size();
+  std::copy_n(context.scores_.begin(), n, made->scores_.begin());
+  std::copy_n(context.durations_.begin(), n, made->durations_.begin());
+  std::copy_n(context.statuses_.begin(), n, made->statuses_.begin());
+  made->extras_ = context.extras_;
+  made->last_tick = context.last_tick;
+  return made;
+}
+
+void EvalContext::complete(std::uint32_t slot, double value, std::string_view failure_reason) {
+  if (failure_reason.empty() && !std::isfinite(value)) failure_reason = not_finite_reason(value);
+  const bool scored = failure_reason.empty();
+  scores_[slot] = scored ? value : std::numeric_limits<double>::quiet_NaN();
+  statuses_[slot] = scored ? Status::scored : Status::failed;
+  if (!scored) extras_.add(ExtraTag::reason, static_cast<std::uint16_t>(slot), failure_reason);
+}
+
+void EvalContext::seal() {
+  for (const auto& [slot, calls] : repeats_) {
+    char digits[12];
+    const auto end = std::to_chars(digits, digits + sizeof digits, calls).ptr;
+    extras_.add(ExtraTag::calls, static_cast<std::uint16_t>(slot),
+                {digits, static_cast<std::size_t>(end - digits)});
+  }
+}
+
+std::string_view not_finite_reason(double value) {
+  if (std::isnan(value)) return "score is nan, not a finite number";
+  return value > 0 ? "score is inf, not a finite number" : "score is -inf, not a finite number";
+}
+
+}  // namespace rubriscope

@@ -1,0 +1,114 @@
+// What one call of an observed root has found so far: one entry per node. Contexts come from a pool, so a call
+// in the steady state allocates nothing.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "rubriscope/core/clock.h"
+#include "rubriscope/core/record.h"
+#include "rubriscope/rubric/node.h"
+
+namespace rubriscope {
+
+/// Bytes in the record's extras layout, ready to be copied behind the arrays.
+class ExtrasBuffer {
+ public:
+  void add(ExtraTag tag, std::uint16_t slot, std::string_view text, std::uint8_t form = 0) {
+    const ExtraHeader header{tag, form, slot, static_cast<std::uint32_t>(text.size())};
+    const std::size_t at = bytes_.size();
+    bytes_.resize(at + sizeof header + padded(text.size()));
+    std::memcpy(bytes_.data() + at, &header, sizeof header);
+    if (!text.empty()) std::memcpy(bytes_.data() + at + sizeof header, text.data(), text.size());
+  }
+  void clear() { bytes_.clear(); }
+  const char* data() const { return bytes_.data(); }
+  std::size_t size() const { return bytes_.size(); }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+class EvalContext {
+ public:
+  static constexpr std::size_t kMaxReasonBytes = 1024;
+
+  /// From this thread's pool.
+  static EvalContext* acquire(std::shared_ptr<const TreeShape> shape, EvalContext* parent);
+  /// A context of its own with the same findings, for a snapshot that is written later.
+  static EvalContext* copy(const EvalContext& context);
+  /// Back to this thread's pool.
+  static void release(EvalContext* context);
+
+  const TreeShape& shape() const { return *shape_; }
+  EvalContext* parent() const { return parent_; }
+
+  /// Records a score. Durations run from `start` to `end`; both are ticks().
+  void record(const Node& node, double value, Status status, std::uint64_t start, std::uint64_t end) {
+    const std::uint32_t slot = shape_->slot_of(node);
+    if (slot == TreeShape::kNotInTree) return;
+    durations_[slot] = end - start + (statuses_[slot] == Status::skipped ? 0 : repeated(slot));
+    statuses_[slot] = status;
+    scores_[slot] = value;
+    found_ = true;
+  }
+
+  /// Adds to a node's explanation, reason or score metadata; ignored for a node of another tree.
+  void note(const Node& node, ExtraTag tag, std::string_view text);
+
+  /// Copies the arrays in record layout, durations in ns.
+  void copy_arrays(double* scores, std::uint64_t* durations_ns, std::uint8_t* statuses) const {
+    const std::size_t n = shape_->size();
+    std::memcpy(scores, scores_.data(), n * sizeof *scores);
+    std::memcpy(statuses, statuses_.data(), n);
+    for (std::size_t i = 0; i < n; ++i) durations_ns[i] = ticks_to_ns(durations_[i]);
+  }
+
+  /// A pending score has arrived.
+  void complete(std::uint32_t slot, double value, std::string_view failure_reason);
+
+  double score(std::uint32_t slot) const { return scores_[slot]; }
+  Status status(std::uint32_t slot) const { return statuses_[slot]; }
+  std::uint64_t duration_ticks(std::uint32_t slot) const { return durations_[slot]; }
+
+  /// Writes call counts above one into the extras. Called once, before the snapshot is written.
+  void seal();
+  const ExtrasBuffer& extras() const { return extras_; }
+  ExtrasBuffer& extras() { return extras_; }
+
+  /// Whether the node recorded last was part of this tree; cleared by the caller.
+  bool found_{false};
+  std::uint64_t last_tick{0};  ///< where the next node's time starts
+  /// The binding's own data for this call, owned by it.
+  void* host_handle{nullptr};       ///< Python: the handle shared with coroutines
+  void* host_annotations{nullptr};  ///< Python: a dict
+  void* host_pending{nullptr};      ///< Python: a list of (slot, tensor) whose numbers are still on a device
+
+ private:
+  friend struct EvalContextPool;
+  std::uint64_t repeated(std::uint32_t slot);
+  void reset(std::shared_ptr<const TreeShape> shape, EvalContext* parent);
+
+  std::shared_ptr<const TreeShape> shape_;
+  EvalContext* parent_{nullptr};
+  EvalContext* next_free_{nullptr};
+  std::vector<double> scores_;
+  std::vector<std::uint64_t> durations_;
+  std::vector<Status> statuses_;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> repeats_;  // slot, calls
+  ExtrasBuffer extras_;
+};
+
+/// The observed call that this thread is in, innermost first; nullptr outside of one.
+EvalContext*& current_context();
+
+/// A reason text for a score that is not a finite number.
+std::string_view not_finite_reason(double value);
+
+}  // namespace rubriscope

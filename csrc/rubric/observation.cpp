@@ -1,0 +1,175 @@
+#include "rubriscope/rubric/observation.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "rubriscope/core/errors.h"
+
+namespace rubriscope {
+
+namespace {
+
+__attribute__((tls_model("initial-exec"))) thread_local std::uint32_t t_thread_id = 0;
+
+std::uint32_t thread_id() {
+  if (t_thread_id == 0) t_thread_id = static_cast<std::uint32_t>(::syscall(SYS_gettid));
+  return t_thread_id;
+}
+
+std::byte* put_extra(std::byte* at, ExtraTag tag, std::string_view text, std::uint8_t form = 0) {
+  const ExtraHeader header{tag, form, 0, static_cast<std::uint32_t>(text.size())};
+  std::memcpy(at, &header, sizeof header);
+  at += sizeof header;
+  const std::size_t room = padded(text.size());
+  if (room != 0) {
+    std::memset(at + room - 8, 0, 8);
+    std::memcpy(at, text.data(), text.size());
+  }
+  return at + room;
+}
+
+constexpr std::size_t extra_bytes(std::string_view text) { return sizeof(ExtraHeader) + padded(text.size()); }
+
+// Fills everything of a header that commit() does not own.
+void fill_header(RecordHeader& header, RecordKind kind, std::size_t slots, std::uint32_t schema,
+                 const SnapshotPosition& position, std::uint64_t tick) {
+  header.kind = kind;
+  header.slots = static_cast<std::uint16_t>(slots);
+  header.schema = schema;
+  const ClockTimes now = clock_times(tick);
+  header.time_ns = now.wall_ns;
+  header.monotonic_ns = now.monotonic_ns;
+  header.step = position.step;
+  header.group = position.group;
+  header.sample = position.sample;
+  header.thread = thread_id();
+}
+
+}  // namespace
+
+Capture Capture::cut(std::string_view text, CaptureForm form) {
+  Capture capture{text, static_cast<std::uint8_t>(form), true};
+  if (text.size() > kMaxBytes) {
+    std::size_t end = kMaxBytes;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+    capture.text = text.substr(0, end);
+    capture.form |= kCaptureCut;
+  }
+  return capture;
+}
+
+std::size_t Observer::record_bytes(const EvalContext& context, const SnapshotPosition& position,
+                                   const Capture& action, const Capture& observation,
+                                   std::string_view metadata_json) {
+  return sizeof(RecordHeader) + arrays_bytes(context.shape().size()) + extra_bytes(position.episode) +
+         (action.present ? extra_bytes(action.text) : 0) +
+         (observation.present ? extra_bytes(observation.text) : 0) +
+         (metadata_json.empty() ? 0 : extra_bytes(metadata_json)) + context.extras().size();
+}
+
+bool Observer::try_publish(const EvalContext& context, const SnapshotPosition& position, const Capture& action,
+                           const Capture& observation, std::string_view metadata_json, std::uint64_t end_tick) {
+  const TreeShape& shape = context.shape();
+  std::uint64_t cached = schema_cache_.load(std::memory_order_relaxed);
+  if (static_cast<std::uint32_t>(cached >> 32) != shape.id()) {
+    cached = std::uint64_t{shape.id()} << 32 | recorder_->define(shape.schema());
+    schema_cache_.store(cached, std::memory_order_relaxed);
+  }
+  const std::size_t bytes = record_bytes(context, position, action, observation, metadata_json);
+  RecordHeader* header = recorder_->try_reserve(bytes);
+  if (header == nullptr) return false;
+
+  const std::uint32_t n = shape.size();
+  fill_header(*header, RecordKind::snapshot, n, static_cast<std::uint32_t>(cached), position, end_tick);
+  auto* const scores = reinterpret_cast<double*>(header + 1);
+  auto* const durations = reinterpret_cast<std::uint64_t*>(scores + n);
+  auto* const statuses = reinterpret_cast<std::uint8_t*>(durations + n);
+  std::memset(statuses + (padded(n) >= 8 ? padded(n) - 8 : 0), 0, n != 0 ? 8 : 0);
+  context.copy_arrays(scores, durations, statuses);
+
+  std::byte* const extras = reinterpret_cast<std::byte*>(header + 1) + arrays_bytes(n);
+  std::byte* at = put_extra(extras, ExtraTag::episode, position.episode);
+  if (action.present) at = put_extra(at, ExtraTag::action, action.text, action.form);
+  if (observation.present) at = put_extra(at, ExtraTag::observation, observation.text, observation.form);
+  if (!metadata_json.empty()) at = put_extra(at, ExtraTag::metadata, metadata_json);
+  if (context.extras().size() != 0) {
+    std::memcpy(at, context.extras().data(), context.extras().size());
+    at += context.extras().size();
+  }
+  header->extras_bytes = static_cast<std::uint32_t>(at - extras);
+  recorder_->commit(header);
+  return true;
+}
+
+void RootObservation::refresh(Node& root) {
+  const std::uint64_t epoch = tree_epoch();
+  auto fresh = std::make_shared<TreeShape>(root);
+  if (fresh->size() > 0xFFFF) {
+    throw ValueError("an observed tree can have at most 65535 nodes, this one has " +
+                     std::to_string(fresh->size()));
+  }
+  for (Node* node : fresh->nodes()) {
+    node->is_member = true;
+    node->member_of = weak_from_this();
+  }
+  if (shape_ == nullptr || !shape_->same_nodes(*fresh)) shape_ = std::move(fresh);
+  epoch_ = epoch;
+}
+
+void RootObservation::count_unattributed() {
+  for (const auto& observer : observers) {
+    observer->recorder().unattributed.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void attach(Node& root, std::shared_ptr<Observer> observer) {
+  if (root.observation_ == nullptr) root.observation_ = std::make_shared<RootObservation>();
+  root.observation_->shape(root);
+  root.observation_->observers.push_back(std::move(observer));
+}
+
+void detach(Node& root, const Observer& observer) {
+  if (root.observation_ == nullptr) return;
+  auto& observers = root.observation_->observers;
+  std::erase_if(observers, [&](const auto& known) { return known.get() == &observer; });
+  if (observers.empty()) root.observation_.reset();
+}
+
+bool log_scalars(Recorder& recorder, const std::vector<std::string>& names, const std::vector<double>& values,
+                 const SnapshotPosition& position) {
+  if (names.size() != values.size() || names.empty() || names.size() > 0xFFFF) {
+    throw ValueError("log() takes 1 to 65535 names with a value each, got " + std::to_string(names.size()) +
+                     " names and " + std::to_string(values.size()) + " values");
+  }
+  Schema schema;
+  schema.kind = Schema::Kind::scalars;
+  for (const auto& name : names) schema.slots.push_back({{name}, ""});
+  const std::uint32_t schema_id = recorder.define(std::move(schema));
+
+  const std::size_t n = names.size();
+  const std::size_t bytes = sizeof(RecordHeader) + arrays_bytes(n) + extra_bytes(position.episode);
+  RecordHeader* header = recorder.try_reserve(bytes);
+  while (header == nullptr) {
+    if (!recorder.wait_for_room(bytes)) return false;
+    header = recorder.try_reserve(bytes);
+  }
+  fill_header(*header, RecordKind::scalars, n, schema_id, position, ticks());
+  auto* const scores = reinterpret_cast<double*>(header + 1);
+  auto* const durations = reinterpret_cast<std::uint64_t*>(scores + n);
+  auto* const statuses = reinterpret_cast<std::uint8_t*>(durations + n);
+  std::memset(durations, 0, n * sizeof *durations + padded(n));
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool finite = std::isfinite(values[i]);
+    scores[i] = finite ? values[i] : std::numeric_limits<double>::quiet_NaN();
+    statuses[i] = static_cast<std::uint8_t>(finite ? Status::scored : Status::failed);
+  }
+  std::byte* const extras = reinterpret_cast<std::byte*>(header + 1) + arrays_bytes(n);
+  header->extras_bytes =
+      static_cast<std::uint32_t>(put_extra(extras, ExtraTag::episode, position.episode) - extras);
+  recorder.commit(header);
+  return true;
+}
+
+}  // namespace rubriscope

@@ -1,0 +1,94 @@
+// The native watcher of one rubric tree: it turns every call of the tree's root into one snapshot record.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rubriscope/recorder/recorder.h"
+#include "rubriscope/rubric/context.h"
+#include "rubriscope/rubric/node.h"
+
+namespace rubriscope {
+
+/// A captured action or observation. Borrowed text.
+struct Capture {
+  static constexpr std::size_t kMaxBytes = 4096;
+
+  std::string_view text;
+  std::uint8_t form{0};
+  bool present{false};
+
+  /// Cuts the text to kMaxBytes on a character boundary and marks it.
+  static Capture cut(std::string_view text, CaptureForm form);
+};
+
+/// Where one snapshot stands; see Position.
+struct SnapshotPosition {
+  std::string_view episode;
+  std::int64_t step;
+  std::int64_t group;
+  std::int32_t sample;
+
+  static SnapshotPosition take(Position& position) {
+    return {position.episode(), position.take_step(), position.group.load(std::memory_order_relaxed),
+            position.sample.load(std::memory_order_relaxed)};
+  }
+};
+
+/// Writes snapshots of one tree into one recorder.
+class Observer {
+ public:
+  explicit Observer(std::shared_ptr<Recorder> recorder) : recorder_(std::move(recorder)) {}
+  virtual ~Observer() = default;
+
+  Recorder& recorder() const { return *recorder_; }
+
+  /// Writes one snapshot. False when the journal has no room now: `wait` on the recorder and try again.
+  bool try_publish(const EvalContext& context, const SnapshotPosition& position, const Capture& action,
+                   const Capture& observation, std::string_view metadata_json, std::uint64_t end_tick);
+
+  /// Bytes try_publish() needs.
+  static std::size_t record_bytes(const EvalContext& context, const SnapshotPosition& position,
+                                  const Capture& action, const Capture& observation,
+                                  std::string_view metadata_json);
+
+ private:
+  std::shared_ptr<Recorder> recorder_;
+  std::atomic<std::uint64_t> schema_cache_{~std::uint64_t{0}};  // shape id << 32 | schema id
+};
+
+/// Everything attached to one observed root.
+class RootObservation : public std::enable_shared_from_this<RootObservation> {
+ public:
+  /// The tree's shape now; scans again when an observed tree has changed.
+  const std::shared_ptr<const TreeShape>& shape(Node& root) {
+    if (epoch_ != tree_epoch()) refresh(root);
+    return shape_;
+  }
+
+  /// A call of a member from outside the root's call.
+  void count_unattributed();
+
+  std::vector<std::shared_ptr<Observer>> observers;
+
+ private:
+  void refresh(Node& root);
+
+  std::shared_ptr<const TreeShape> shape_;
+  std::uint64_t epoch_{0};
+};
+
+/// Attaches an observer to a root; the host serialises these with calls of the tree.
+void attach(Node& root, std::shared_ptr<Observer> observer);
+void detach(Node& root, const Observer& observer);
+
+/// Writes a record of named numbers (recorder.log). Waits for room as the recorder's policy says; false when
+/// the record was refused.
+bool log_scalars(Recorder& recorder, const std::vector<std::string>& names, const std::vector<double>& values,
+                 const SnapshotPosition& position);
+
+}  // namespace rubriscope

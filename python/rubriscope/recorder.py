@@ -1,0 +1,395 @@
+"""The recorder: one run's records on their way into sinks. The work is native; this is its Python face."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _C, _device, _provenance
+from ._details import to_json
+from .targets import sink_for_target, target_of
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from .observer import RubricObserver
+
+OnFull = Literal["block", "drop_newest"]
+
+_open_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class SinkStats:
+    """What one sink has taken."""
+
+    target: str
+    durable: int  #: records the sink has made durable
+    pending: int  #: records it has not taken yet
+    failed: int  #: records given up after repeated failures (Python sinks)
+    failing: bool
+    last_error: str  #: of the present failure, "" when the sink works
+
+
+@dataclass(frozen=True)
+class RecorderStats:
+    """Where everything a recorder was given stands now."""
+
+    accepted: int  #: records in the journal or beyond: they survive the process
+    durable: int  #: records that every sink has made durable: they survive power loss
+    pending: int
+    dropped: int  #: records refused because the journal was full or could not be written
+    failed: int
+    recovered: int  #: records brought in from journals of processes that died
+    damaged: int  #: records of such journals whose bytes were bad
+    unattributed: int  #: calls of observed nodes from outside their root's call
+    capture_ns: int  #: time spent in repr() and capture callables
+    journal_bytes: int
+    sinks: list[SinkStats]
+
+
+class _Episode:
+    """``with recorder.episode(…):``: the position of everything recorded in this context."""
+
+    def __init__(
+        self, recorder: Recorder, name: str, step: int | None, group_id: int | None, sample_index: int | None
+    ) -> None:
+        self._recorder = recorder
+        self._labels = (name, step, group_id, sample_index)
+        self._tokens: list[contextvars.Token[Any]] = []
+
+    @property
+    def name(self) -> str:
+        """The episode's id."""
+        return self._labels[0]
+
+    def __enter__(self) -> _Episode:
+        self._tokens.append(self._recorder._native.enter_position(*self._labels))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._recorder._native.leave_position(self._tokens.pop())
+
+
+def _label(name: str) -> property:
+    def get(recorder: Recorder) -> int | None:
+        value: int | None = getattr(recorder._native, name)
+        return value
+
+    def set_(recorder: Recorder, value: int | None) -> None:
+        setattr(recorder._native, name, None if value is None else int(value))
+
+    return property(get, set_)
+
+
+class Recorder:
+    """Takes snapshots and scalars of one session and brings them into sinks. Made by :func:`record`.
+
+    What was accepted survives the process, also ``SIGKILL``; :meth:`flush` waits until it is durable. A context
+    manager; an open recorder is closed when the interpreter exits. Pickled, spawned and forked copies reopen
+    themselves as writers of the same session.
+    """
+
+    def __init__(
+        self,
+        sinks: list[Any],
+        *,
+        session_id: str,
+        session_name: str,
+        created_ns: int,
+        metadata_json: str,
+        options: dict[str, Any],
+        targets: list[Any],
+    ) -> None:
+        rank, world_size = _provenance.rank_and_world_size()
+        self._session = {
+            "session_id": session_id,
+            "session_name": session_name,
+            "created_ns": created_ns,
+            "metadata_json": metadata_json,
+        }
+        self._options = options
+        self._targets = targets
+        self._observers: list[RubricObserver] = []
+        self._episodes = 0
+        journal_dir = options["journal_dir"] or _C.journal_dir_for(target_of(sinks[0]))
+        report = _C.recover(journal_dir, sinks)
+        self._native = _C.Recorder(
+            **self._session,
+            rank=rank,
+            world_size=world_size,
+            sinks=sinks,
+            **{**options, "journal_dir": journal_dir},
+        )
+        self._native.add_recovered(report["delivered"], report["damaged"])
+        _open_recorders.add(self)
+
+    # ---- identity
+
+    @property
+    def session_id(self) -> str:
+        """The session's UUID."""
+        return str(self._session["session_id"])
+
+    @property
+    def session_name(self) -> str:
+        """What the session was called."""
+        return str(self._session["session_name"])
+
+    @property
+    def writer_id(self) -> str:
+        """The UUID of this process's stream of records."""
+        return str(self._native.writer_id)
+
+    @property
+    def journal_path(self) -> Path:
+        """This writer's journal folder."""
+        return Path(self._native.journal_path)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return bool(self._native.closed)
+
+    # ---- position
+
+    step = _label("step")
+    """The step of what is recorded next; None (the start) counts snapshots from 0. Episodes entered with a step
+    of their own keep it."""
+    group_id = _label("group_id")
+    """The group of what is recorded next (GRPO: the prompt), or None."""
+    sample_index = _label("sample_index")
+    """The place in the group of what is recorded next, from 0, or None."""
+
+    @property
+    def episode_id(self) -> str:
+        """The episode of this context; setting it changes the recorder's default, which starts as "0"."""
+        return str(self._native.episode_id)
+
+    @episode_id.setter
+    def episode_id(self, name: str) -> None:
+        self._native.episode_id = str(name)
+
+    def episode(
+        self,
+        name: str | int | None = None,
+        *,
+        step: int | None = None,
+        group_id: int | None = None,
+        sample_index: int | None = None,
+    ) -> _Episode:
+        """Names the episode of everything recorded inside ``with recorder.episode("ep-7"):``.
+
+        Local to the thread or asyncio task. Steps count from 0 unless ``step`` or :attr:`step` says otherwise.
+
+        Args:
+            name: The episode's id; left out, episodes are numbered from 0.
+            step, group_id, sample_index: Labels for this context.
+        """
+        if name is None:
+            name, self._episodes = self._episodes, self._episodes + 1
+        return _Episode(self, str(name), step, group_id, sample_index)
+
+    # ---- what is recorded
+
+    def observe(
+        self, rubric: _C.Rubric, *, capture: str | Callable[[Any], Any] = "text", on_error: str = "contain"
+    ) -> RubricObserver:
+        """Makes a snapshot of every call of ``rubric``; see :class:`RubricObserver`."""
+        from .observer import RubricObserver
+
+        observer = RubricObserver(rubric, self, capture=capture, on_error=on_error)
+        self._observers.append(observer)
+        return observer
+
+    def annotate(self, **metadata: Any) -> None:
+        """Adds metadata to the snapshot of the call that is running, else to the next one of this context.
+
+        Values that JSON does not know are kept as their ``repr``.
+        """
+        self._native.annotate(metadata)
+
+    def log(self, scalars: Mapping[str, Any], step: int | None = None) -> None:
+        """Records named numbers beside the rubric scores.
+
+        Args:
+            scalars: Name → number or 0-dim tensor. A CUDA tensor is copied without blocking.
+            step: The training step; left out, the recorder's.
+
+        Raises:
+            TypeError: a value is no number.
+            ValueError: ``scalars`` is empty, or a tensor has several elements.
+        """
+        names: list[str] = []
+        values: list[Any] = []
+        on_device = False
+        for name, value in scalars.items():
+            if hasattr(value, "device") and getattr(value.device, "type", "cpu") != "cpu":
+                on_device = True
+            else:
+                try:
+                    value = float(value)
+                except (TypeError, ValueError, RuntimeError) as error:
+                    raise type(error)(f"log() takes numbers, got {value!r} for {name!r}: {error}") from error
+            names.append(str(name))
+            values.append(value)
+        if on_device:
+            _device.log_later(self._native, names, values, self.step if step is None else step)
+        else:
+            self._native.log(names, values, step)
+
+    # ---- life
+
+    def flush(self, timeout_s: float = 60.0) -> int:
+        """Waits until everything accepted so far is durable in every sink.
+
+        Returns:
+            How many records are durable.
+
+        Raises:
+            TimeoutError: it took longer than ``timeout_s``; the message has the count outstanding per sink.
+        """
+        begin = time.monotonic()
+        if not _device.drain(timeout_s):
+            raise TimeoutError(f"scores are still on their device after {timeout_s} s")
+        return int(self._native.flush(max(timeout_s - (time.monotonic() - begin), 0.0)))
+
+    def close(self) -> None:
+        """Detaches the observers, brings everything into the sinks and removes the journal. Idempotent."""
+        _device.drain(60.0)
+        for observer in self._observers:
+            observer.detach()
+        self._observers.clear()
+        self._native.close()
+        _open_recorders.discard(self)
+
+    def stats(self) -> RecorderStats:
+        """Counts of accepted, durable, pending, dropped and failed records, in all and per sink."""
+        stats = self._native.stats()
+        return RecorderStats(**{**stats, "sinks": [SinkStats(**sink) for sink in stats["sinks"]]})
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        targets = ", ".join(str(target) for target in self._targets)
+        return f"<Recorder session={self.session_name!r} targets=[{targets}]{' closed' if self.closed else ''}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (os.getpid(), self._session, self._options, self._targets)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
+        return self  # one stream, however often the object that holds it is copied
+
+
+def _reopen(
+    pid: int, session: dict[str, Any], options: dict[str, Any], targets: list[Any]
+) -> Recorder:
+    """The recorder a pickle stands for: the open one in its own process, elsewhere a writer of its session."""
+    for recorder in _open_recorders:
+        if recorder._session == session and recorder._targets == targets:
+            return recorder
+    del pid
+    return Recorder([sink_for_target(t) for t in targets], **session, options=options, targets=targets)
+
+
+@atexit.register
+def _close_all() -> None:
+    for recorder in list(_open_recorders):
+        with contextlib.suppress(KeyboardInterrupt):
+            recorder.close()
+
+
+def record(
+    target: Any = None,
+    session: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    sinks: Iterable[Any] | None = None,
+    journal_dir: str | os.PathLike[str] | None = None,
+    journal_limit_bytes: int = 1 << 30,
+    on_full: OnFull = "block",
+    flush_interval_ms: int = 100,
+    *,
+    block_timeout_s: float = 5.0,
+    resume: bool = False,
+) -> Recorder:
+    """Opens a recorder for one session.
+
+    Args:
+        target: A path (``runs.db``, ``run.jsonl``), a URL (``sqlite:///…``, ``jsonl:…``, ``console:``) or a sink;
+            left out, the sinks alone, or the console when there are none.
+        session: The session's name; left out, made from the date. A name used again makes a new session.
+        metadata: What the session's record says about the run, beside what rubriscope finds out itself (command
+            line, git commit, versions, machine).
+        sinks: More targets or sinks: any object with ``emit(snapshot)`` or ``write(batch)``.
+        journal_dir: Where the journal lives; left out, beside the target.
+        journal_limit_bytes: How far the journal may grow when sinks are slow.
+        on_full: Then ``"block"`` waits ``block_timeout_s`` once before it refuses new records, ``"drop_newest"``
+            refuses at once. Refused records are counted in ``stats().dropped``.
+        flush_interval_ms: The longest a record waits before it is offered to the sinks.
+        resume: Goes on with the latest session of this name (SQLite).
+
+    Raises:
+        FormatError: the target is not rubriscope's, or of a newer format; it was left as it was.
+        OSError: the journal or the target cannot be made.
+        ValueError: an option is out of range, or ``resume`` finds no such session.
+    """
+    targets: list[Any] = [] if target is None else [target]
+    targets.extend(sinks or ())
+    if not targets:
+        targets.append("console:")
+    made = [sink_for_target(t) for t in targets]
+    # What a worker opens again: paths made absolute, other objects as they are.
+    kept = [target_of(sink) if isinstance(sink, _C.Sink) else sink for sink in made]
+    options = {
+        "journal_dir": None if journal_dir is None else str(Path(journal_dir).absolute()),
+        "journal_limit_bytes": int(journal_limit_bytes),
+        "on_full": on_full,
+        "block_timeout_s": float(block_timeout_s),
+        "flush_interval_ms": int(flush_interval_ms),
+    }
+    if resume:
+        if session is None:
+            raise ValueError("resume=True needs the session's name")
+        identity = _resumed(kept[0], session)
+    else:
+        identity = {
+            "session_id": _C.make_uuid(),
+            "session_name": session if session is not None else time.strftime("run-%Y%m%d-%H%M%S"),
+            "created_ns": time.time_ns(),
+            "metadata_json": to_json({**(metadata or {}), "rubriscope": _provenance.collect()}),
+        }
+    return Recorder(made, **identity, options=options, targets=kept)
+
+
+def _resumed(target: Any, name: str) -> dict[str, Any]:
+    from .film import Film
+
+    if not isinstance(target, str) or not target.startswith("sqlite:"):
+        raise ValueError(f"resume=True needs a database as target, got {target!r}")
+    found = [s for s in Film(target).sessions() if s.name == name] if Path(target[len("sqlite://") :]).exists() else []
+    if not found:
+        raise ValueError(f"resume=True: there is no session {name!r} in {target}")
+    latest = found[-1]
+    return {
+        "session_id": latest.uuid,
+        "session_name": latest.name,
+        "created_ns": latest.created_ns,
+        "metadata_json": json.dumps(latest.metadata),
+    }
