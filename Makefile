@@ -49,12 +49,14 @@ dev: $(VENV)/.dev $(VENV)/.native  ## an editable install with the developers' t
 
 # -- use --------------------------------------------------------------------------------------------------
 
+# The film and the picture are the demo's own, made anew each time; a run that missed its target is shown too.
 demo: setup  ## train a policy on digits by its rubric, replay the run, draw its curves
-	@mkdir -p runs
-	$(BIN)/python examples/grpo_digits.py --db runs/demo.db
-	$(BIN)/rubriscope show runs/demo.db
-	$(BIN)/rubriscope scores runs/demo.db --plot runs/demo.png
-	@echo "Curves: runs/demo.png   Replay: $(BIN)/rubriscope replay runs/demo.db"
+	@rm -rf runs/demo.db runs/demo.db-* runs/demo.db.rubriscope runs/demo.png
+	@status=0; \
+	$(BIN)/python examples/grpo_digits.py --db runs/demo.db --plot runs/demo.png || status=$$?; \
+	$(BIN)/rubriscope show runs/demo.db && \
+	echo "Curves: runs/demo.png" && \
+	echo "Replay: $(BIN)/rubriscope replay runs/demo.db --speed 2" && exit $$status
 
 bench: dev  ## speed against peers, in the same run; results in bench/results
 	$(BIN)/python bench/run.py

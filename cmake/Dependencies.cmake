@@ -23,6 +23,8 @@ if(RUBRISCOPE_BUILD_TESTS)
     if(RUBRISCOPE_OFFLINE)
       list(APPEND _missing "GoogleTest 1.12 or newer (Debian: libgtest-dev)")
     else()
+      message(NOTICE "rubriscope: no GoogleTest on this machine, so it is downloaded; where that fails, "
+                     "install it (Debian: libgtest-dev)")
       set(INSTALL_GTEST OFF CACHE BOOL "" FORCE)
       FetchContent_Declare(googletest
         URL https://github.com/google/googletest/archive/refs/tags/v1.15.2.tar.gz

@@ -1,5 +1,6 @@
 # Builds the SQLite amalgamation into librubriscope, hidden, where the system has no SQLite headers.
-message(STATUS "No SQLite headers on this machine: using the amalgamation")
+message(NOTICE "rubriscope: no SQLite headers on this machine, so its amalgamation is downloaded; "
+               "where that fails, install them (Debian: libsqlite3-dev)")
 set(_sqlite_version 3.50.4)
 FetchContent_Declare(sqlite_amalgamation
   URL https://sqlite.org/2025/sqlite-amalgamation-3500400.zip
