@@ -43,7 +43,7 @@ class Settings:
     updates: int = 2  # optimiser steps on the same answers; from the second on, the clipped ratio matters
     learning_rate: float = 3e-3
     clip: float = 0.2
-    kl_weight: float = 0.02
+    kl_weight: float = 0.03
     gradient_norm: float = 1.0
     evaluate_every: int = 20
     hidden: int = 64
@@ -287,7 +287,7 @@ def summarise(result: dict[str, Any], console: Console) -> None:
         console.print(
             f"recorded: {recorder['accepted']:,} records accepted, {recorder['durable']:,} durable, "
             f"{recorder['dropped']:,} dropped\n"
-            f"film: rubriscope show {result['db']} --session {result['session']}",
+            f"film: rubriscope show {result['db']} {result['session']}",
             highlight=False,
         )
 
