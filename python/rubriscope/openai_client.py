@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import email.utils
-import itertools
 import json
 import os
 import random
@@ -161,7 +160,8 @@ class OpenAICompatibleClient:
         state = self._loop_state()
         body = self._request_body(prompt, overrides)
         async with state.places:
-            for attempt in itertools.count():
+            attempt = 0
+            while True:
                 try:
                     return await self._attempt(state.client, body)
                 except _AttemptFailed as failure:
@@ -169,6 +169,7 @@ class OpenAICompatibleClient:
                     if wait_s is None:
                         raise self._error(failure, attempt + 1) from failure.__cause__
                 await asyncio.sleep(wait_s)
+                attempt += 1
 
     async def aclose(self) -> None:
         """Close every connection; on other running loops, ask them to. The client may be used again."""

@@ -56,7 +56,7 @@ class Score(float):
         parts += [f"{name}={value!r}" for name, value in self.metadata.items()]
         return f"{type(self).__name__}({', '.join(parts)})"
 
-    __str__ = float.__repr__  # type: ignore[assignment]
+    __str__ = float.__repr__
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = getattr(self, "__dict__", None)  # only a subclass without __slots__ has one

@@ -13,11 +13,13 @@ import gc
 import inspect
 import logging
 import math
+import multiprocessing
 import pickle
 import threading
 from types import SimpleNamespace
 
 import pytest
+import rubriscope as rs
 from rubriscope import Rubric, Sequential, WeightedSum
 from rubriscope.adapters import trl, verl
 
@@ -25,11 +27,14 @@ PLACE = contextvars.ContextVar("place", default=None)
 
 
 class FakeRecorder:
-    """Remembers who was observed; its position is a context variable that the rubrics below read."""
+    """Remembers who was observed; its episode is a context variable that the rubrics below read."""
+
+    episode_id = "e"
 
     def __init__(self):
         self.observed = []
         self.detached = 0
+        self.step = None
 
     def observe(self, rubric):
         self.observed.append(rubric)
@@ -39,8 +44,9 @@ class FakeRecorder:
         self.detached += 1
 
     @contextlib.contextmanager
-    def position(self, **labels):
-        token = PLACE.set(labels)
+    def episode(self, name, **labels):
+        assert name == self.episode_id
+        token = PLACE.set({label: value for label, value in labels.items() if value is not None})
         yield
         PLACE.reset(token)
 
@@ -249,13 +255,13 @@ def test_trl_step_group_and_sample(rubric):
     assert recorder.observed == [rubric] and function.recorder is recorder and function.rubric is rubric
     places = {action: place for action, _, place in rubric.seen}
     assert places == {
-        "a": {"step": 3, "group": 0, "sample": 0},
-        "b": {"step": 3, "group": 0, "sample": 1},
-        "c": {"step": 3, "group": 1, "sample": 0},
-        "d": {"step": 3, "group": 1, "sample": 1},
-        "e": {"step": 3, "group": 2, "sample": 0},
-        "f": {"step": 3, "group": 3, "sample": 0},
-        "g": {"step": 4, "group": 0, "sample": 0},
+        "a": {"step": 3, "group_id": 0, "sample_index": 0},
+        "b": {"step": 3, "group_id": 0, "sample_index": 1},
+        "c": {"step": 3, "group_id": 1, "sample_index": 0},
+        "d": {"step": 3, "group_id": 1, "sample_index": 1},
+        "e": {"step": 3, "group_id": 2, "sample_index": 0},
+        "f": {"step": 3, "group_id": 3, "sample_index": 0},
+        "g": {"step": 4, "group_id": 0, "sample_index": 0},
     }
     assert PLACE.get() is None
     function.close()
@@ -266,13 +272,13 @@ def test_trl_num_generations_tells_equal_prompts_apart():
     rubric = Length()
     function = trl.reward_function(rubric, recorder=FakeRecorder(), num_generations=2)
     trl_call(function, ["p"] * 4, list("abcd"))
-    assert [(p["group"], p["sample"]) for *_, p in rubric.seen] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [(p["group_id"], p["sample_index"]) for *_, p in rubric.seen] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_trl_without_trainer_state_the_recorder_counts():
     rubric = Length()
     trl.reward_function(rubric, recorder=FakeRecorder())(prompts=["p"], completions=["a"])
-    assert rubric.seen[0][2] == {"group": 0, "sample": 0}
+    assert rubric.seen[0][2] == {"step": 0, "group_id": 0, "sample_index": 0}
 
 
 @pytest.mark.parametrize("rubric", [Brittle, AsyncBrittle])
@@ -352,6 +358,109 @@ def test_trl_arguments_are_checked(options, error, message):
         trl.reward_function(**{"rubric": Length(), **options})
 
 
+# ---- TRL, recorded
+
+
+def film_of(path):
+    with rs.Film(path) as film:
+        return [snapshot for session in film.sessions() for snapshot in film.snapshots(session)]
+
+
+def place(snapshot):
+    return snapshot.step, snapshot.group_id, snapshot.sample_index
+
+
+@pytest.mark.parametrize("rubric", [Length, AsyncLength])
+def test_trl_recorded_into_a_database(tmp_path, rubric):
+    path = tmp_path / "runs.db"
+    function = trl.reward_function(rubric(), recorder=path, session="grpo")
+    trl_call(function, ["p", "p", "q", "q"], ["a", "bb", "ccc", "dddd"], step=3, answer=[1, None, 3, 4])
+    trl_call(function, ["p"], ["e"], step=4)
+    function.close()
+    assert function.recorder.closed
+    snapshots = {snapshot.action: snapshot for snapshot in film_of(path)}
+    assert {action: place(snapshot) for action, snapshot in snapshots.items()} == {
+        "a": (3, 0, 0),
+        "bb": (3, 0, 1),
+        "ccc": (3, 1, 0),
+        "dddd": (3, 1, 1),
+        "e": (4, 0, 0),
+    }
+    assert [snapshot.reward for snapshot in snapshots.values()] == [len(action) for action in snapshots]
+    assert {snapshot.session_name for snapshot in snapshots.values()} == {"grpo"}
+    assert snapshots["bb"].observation == repr({"answer": None, "prompt": "p"})
+
+
+def test_trl_a_recorder_of_the_users_stays_open_and_keeps_its_episode(tmp_path):
+    path = tmp_path / "runs.db"
+    with rs.record(path, session="mine") as recorder:
+        recorder.episode_id = "ep-7"
+        function = trl.reward_function(Length(), recorder=recorder)
+        trl_call(function, ["p"], ["abc"])
+        function.close()
+        assert not recorder.closed
+        function.rubric("not seen", None)
+    (snapshot,) = film_of(path)
+    assert snapshot.episode_id == "ep-7" and snapshot.action == "abc"
+
+
+def test_trl_a_failed_sample_is_recorded_as_failed(tmp_path):
+    path = tmp_path / "runs.db"
+    function = trl.reward_function(Sequential(NonEmpty(), Brittle()), recorder=path, on_error="none")
+    assert trl_call(function, ["p"] * 2, ["1", "oops"])[0] == [1.0, None]
+    function.close()
+    statuses = [snapshot.statuses for snapshot in film_of(path)]
+    assert statuses == [
+        {"root": "scored", "rubric_0": "scored", "rubric_1": "scored"},
+        {"root": "failed", "rubric_0": "scored", "rubric_1": "failed"},
+    ]
+
+
+def in_worker(function, completions):
+    trl_call(function, ["p"] * len(completions), completions, step=1)
+    function.recorder.flush()
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+@pytest.mark.parametrize("rubric", [Length, AsyncLength])
+def test_trl_records_from_worker_processes(tmp_path, method, rubric):
+    path = tmp_path / "runs.db"
+    function = trl.reward_function(rubric(), recorder=path, session="workers")
+    trl_call(function, ["p"], ["parent before"], step=0)
+    context = multiprocessing.get_context(method)
+    workers = [context.Process(target=in_worker, args=(function, [f"worker {i}", "b"])) for i in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    trl_call(function, ["p"], ["parent after"], step=2)
+    function.close()
+    with rs.Film(path) as film:
+        (session,) = film.sessions()
+        snapshots = list(film.snapshots(session))
+    assert sorted((snapshot.step, snapshot.action) for snapshot in snapshots) == [
+        (0, "parent before"),
+        (1, "b"),
+        (1, "b"),
+        (1, "worker 0"),
+        (1, "worker 1"),
+        (2, "parent after"),
+    ]
+    assert len({snapshot.id.partition(":")[0] for snapshot in snapshots}) == 3
+
+
+def test_trl_a_pickled_copy_in_the_same_process_uses_the_same_recorder(tmp_path):
+    path = tmp_path / "runs.db"
+    function = trl.reward_function(Length(), recorder=path)
+    again = pickle.loads(pickle.dumps(function))
+    assert again.recorder is function.recorder
+    trl_call(again, ["p"], ["copy"])
+    trl_call(function, ["p"], ["original"])
+    function.close()
+    assert sorted(snapshot.action for snapshot in film_of(path)) == ["copy", "original"]
+
+
 # ---- verl
 
 
@@ -385,9 +494,9 @@ def test_verl_what_the_rubric_sees():
                 "data_source": "d",
                 "ground_truth": "g",
             },
-            {"group": 5},
+            {"step": 0, "group_id": 5},
         ),
-        ("abcd", {"data_source": "d", "ground_truth": "g"}, None),
+        ("abcd", {"data_source": "d", "ground_truth": "g"}, {"step": 1}),
     ]
     assert recorder.observed == [rubric]
 
@@ -455,3 +564,14 @@ def verl_call_result():
 def test_verl_pickles():
     function = pickle.loads(pickle.dumps(verl.compute_score_function(Long())))
     assert verl_call(function, "ab") == {"score": 0.5}
+
+
+def test_verl_recorded_into_a_database(tmp_path):
+    path = tmp_path / "runs.db"
+    options = {"rubric": f"{__name__}:make_long", "recorder": str(path), "session": "verl"}
+    for solution in ("a", "ab"):
+        verl.compute_score("d", solution, "g", {"index": 5}, **options)
+    function = next(f for f in verl._functions.values() if getattr(f.recorder, "session_name", "") == "verl")
+    function.close()
+    verl._functions.clear()
+    assert [(s.action, *place(s)) for s in film_of(path)] == [("a", 0, 5, None), ("ab", 1, 5, None)]

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import importlib
 import inspect
+import itertools
 import math
 import os
 import threading
@@ -21,6 +22,9 @@ from rubriscope._C import Rubric
 _components: contextvars.ContextVar[dict[str, float] | None] = contextvars.ContextVar(
     "rubriscope_components", default=None
 )
+
+
+_PROCESS_STATE = ("_observer", "_lock", "_steps")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,16 @@ class Outcome:
     score: float = math.nan
     error: Exception | None = None
     components: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A call that returned a coroutine, and where it belongs."""
+
+    coroutine: Coroutine[Any, Any, Any]
+    context: contextvars.Context
+    pair: Pair
+    step: int | None
 
 
 class Scorer:
@@ -66,7 +80,7 @@ class Scorer:
         self._make_process_state()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_observer", "_lock")}
+        return {name: value for name, value in self.__dict__.items() if name not in _PROCESS_STATE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -75,6 +89,7 @@ class Scorer:
     def _make_process_state(self) -> None:
         self._observer: Any = None
         self._lock = threading.Lock()
+        self._steps = itertools.count()
 
     def close(self) -> None:
         """Stop observing; close the recorder where it was opened here."""
@@ -102,15 +117,16 @@ class Scorer:
         with contextlib.ExitStack() as stack:
             if components:
                 stack.enter_context(_watched(self.rubric))
-            pending: dict[int, tuple[Coroutine[Any, Any, Any], contextvars.Context]] = {}
+            pending: dict[int, _Pending] = {}
             # Coroutines that an early error leaves behind; closing one that has run does nothing.
-            stack.callback(lambda: [coroutine.close() for coroutine, _ in pending.values()])
+            stack.callback(lambda: [begun.coroutine.close() for begun in pending.values()])
             for index, (pair, outcome) in enumerate(zip(pairs, outcomes, strict=True)):
                 context = contextvars.copy_context()
                 try:
-                    result = context.run(self._begin, pair, outcome.components if components else None)
+                    step = self._step(pair)
+                    result = context.run(self._begin, pair, step, outcome.components if components else None)
                     if inspect.iscoroutine(result):
-                        pending[index] = result, context
+                        pending[index] = _Pending(result, context, pair, step)
                     else:
                         outcome.score = _finite(result, self.rubric)
                 except Exception as error:
@@ -118,7 +134,7 @@ class Scorer:
                     if stop_at_error:
                         raise
             if pending:
-                self._finish_all(pending, pairs, outcomes)
+                self._finish_all(pending, outcomes)
         if stop_at_error:
             for outcome in outcomes:
                 if outcome.error is not None:
@@ -132,36 +148,37 @@ class Scorer:
             if self._observer is None:
                 self._observer = self.recorder.observe(self.rubric)
 
-    def _begin(self, pair: Pair, components: dict[str, float] | None) -> Any:
+    def _begin(self, pair: Pair, step: int | None, components: dict[str, float] | None) -> Any:
         _components.set(components)
-        with self._placed(pair):
+        with self._placed(pair, step):
             return self.rubric(pair.action, pair.observation)
 
-    async def _finish(self, coroutine: Coroutine[Any, Any, Any], pair: Pair) -> Any:
-        with self._placed(pair):
-            return await coroutine
+    async def _finish(self, begun: _Pending) -> Any:
+        # The snapshot is made when the coroutine ends: it has to be at its place then as well.
+        with self._placed(begun.pair, begun.step):
+            return await begun.coroutine
 
-    def _placed(self, pair: Pair) -> contextlib.AbstractContextManager[Any]:
-        labels = {
-            name: value
-            for name, value in (("step", pair.step), ("group", pair.group), ("sample", pair.sample))
-            if value is not None
-        }
-        if self.recorder is None or not labels:
+    def _placed(self, pair: Pair, step: int | None) -> contextlib.AbstractContextManager[Any]:
+        if self.recorder is None or (step is None and pair.group is None and pair.sample is None):
             return contextlib.nullcontext()
-        return self.recorder.position(**labels)
+        place: contextlib.AbstractContextManager[Any] = self.recorder.episode(
+            self.recorder.episode_id, step=step, group_id=pair.group, sample_index=pair.sample
+        )
+        return place
 
-    def _finish_all(
-        self,
-        pending: dict[int, tuple[Coroutine[Any, Any, Any], contextvars.Context]],
-        pairs: Sequence[Pair],
-        outcomes: list[Outcome],
-    ) -> None:
+    def _step(self, pair: Pair) -> int | None:
+        """The pair's step, or the next of ours: an episode entered for each pair would count from 0."""
+        if self.recorder is None:
+            return None
+        if pair.step is None and self.recorder.step is None:
+            return next(self._steps)
+        return pair.step
+
+    def _finish_all(self, pending: dict[int, _Pending], outcomes: list[Outcome]) -> None:
         async def gather() -> list[Any]:
             loop = asyncio.get_running_loop()
             tasks = [
-                loop.create_task(self._finish(coroutine, pairs[index]), context=context)
-                for index, (coroutine, context) in pending.items()
+                loop.create_task(self._finish(begun), context=begun.context) for begun in pending.values()
             ]
             return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -171,7 +188,7 @@ class Scorer:
                     raise result
                 outcomes[index].score = _finite(result, self.rubric)
             except Exception as error:
-                outcomes[index].error = _noted(error, index, len(pairs))
+                outcomes[index].error = _noted(error, index, len(outcomes))
 
 
 def _finite(result: Any, rubric: Rubric) -> float:
