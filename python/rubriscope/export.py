@@ -199,6 +199,7 @@ def _session_line(session: Session, writer: str, rank: int) -> dict[str, Any]:
     return {
         "writer": writer,
         "kind": "session",
+        "format": 1,
         "session": session.uuid,
         "session_name": session.name,
         "rank": rank,
@@ -252,7 +253,8 @@ def _scalar_lines(film: Film, session: Session, writers: set[str]) -> Iterator[d
             "rank": record.rank,
             "step": record.step,
             "time_ns": record.time_ns,
-            "values": record.values,
+            "values": {name: value for name, value in record.values.items() if value is not None},
+            "statuses": {name: "failed" for name, value in record.values.items() if value is None},
         }
 
 
@@ -345,14 +347,12 @@ class _Layout:
             ]
         none_scored = [None] * len(self.paths)
         for record in scalar_records(self.film, self.session):
-            fixed = dict.fromkeys(FIXED_COLUMNS)
-            fixed.update(
-                session=self.session.name,  # type: ignore[call-overload]
-                kind="scalars",
-                step=record.step,
-                time_ns=record.time_ns,
-                rank=record.rank,
-            )
+            fixed: dict[str, Any] = dict.fromkeys(FIXED_COLUMNS)
+            fixed["session"] = self.session.name
+            fixed["kind"] = "scalars"
+            fixed["step"] = record.step
+            fixed["time_ns"] = record.time_ns
+            fixed["rank"] = record.rank
             yield [*fixed.values(), *none_scored, *(record.values.get(name) for name in self.names)]
 
     def batches(self) -> Iterator[list[list[Any]]]:

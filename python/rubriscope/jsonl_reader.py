@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .errors import FormatError
 from .series import FAILED, NO_GROUP, NO_SAMPLE, SCORED, SKIPPED
 from .snapshot import ROOT, NeuralSnapshot
 
@@ -243,6 +244,8 @@ class JsonlReader:
             for name, value in line["values"].items():
                 status = FAILED if value is None else SCORED
                 _column(session.scalars, name).add(record, value, status, 0)
+            for name, outcome in (line.get("statuses") or {}).items():
+                _column(session.scalars, name).add(record, None, _STATUS_CODES[outcome], 0)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """The file's objects. A last line without its newline is one still being written: left out."""
@@ -258,8 +261,6 @@ class JsonlReader:
                     if line["kind"] != "session":
                         line["sequence"], line["time_ns"]
                 except (ValueError, KeyError, TypeError) as error:
-                    from ._C import FormatError
-
                     shown = raw[:80].decode(errors="replace").rstrip()
                     raise FormatError(
                         f"{self._path} line {number} is not a rubriscope record ({error}): {shown!r}"
@@ -278,10 +279,9 @@ def _snapshot(line: Mapping[str, Any]) -> NeuralSnapshot:
     scores = {path: score for path, score in (line.get("scores") or {}).items() if score is not None}
     others = line.get("statuses") or {}
     durations = line.get("durations_ns") or {}
-    # The durations have every node in the tree's order; scores and statuses are two parts of it.
-    order = dict.fromkeys(
-        [*(path for path in durations if path in scores or path in others), *scores, *others]
-    )
+    # Of what was not skipped, the durations have the tree's order.
+    nodes = [path for path in durations if path in scores or path in others]
+    order = dict.fromkeys([*nodes, *scores, *others])
     statuses = {path: others.get(path, "scored") for path in order}
     reward = line.get("reward", scores.get(ROOT))
     return NeuralSnapshot(

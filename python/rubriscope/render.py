@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .snapshot import ROOT, NeuralSnapshot
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from rich.tree import Tree
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -210,7 +212,9 @@ def _moment(time_ns: int) -> str:
     return f"{datetime.datetime.fromtimestamp(time_ns / 1e9):%Y-%m-%d} {clock(time_ns)}"
 
 
-def sparkline(values: Sequence[float], width: int = 24, *, ascii_only: bool = False) -> str:
+def sparkline(
+    values: Sequence[float] | npt.NDArray[np.float64], width: int = 24, *, ascii_only: bool = False
+) -> str:
     """``values`` as a row of at most ``width`` bars, each the mean of an equal share of them.
 
     Scaled between their least and greatest; a constant row is drawn at half height.

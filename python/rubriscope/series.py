@@ -77,7 +77,8 @@ class ScoreSeries:
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
         """Mask over the entries that have a finite value, shape (n,)."""
-        return (self.status == SCORED) & np.isfinite(self.score)
+        mask: npt.NDArray[np.bool_] = (self.status == SCORED) & np.isfinite(self.score)
+        return mask
 
     @property
     def statuses(self) -> list[str]:

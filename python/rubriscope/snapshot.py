@@ -32,7 +32,7 @@ class NeuralSnapshot:
     time_ns: int  #: wall clock at the end of the call
     scores: dict[str, float]  #: skipped and failed nodes are absent
     statuses: dict[str, str]  #: ``"scored"``, ``"skipped"`` or ``"failed"`` for every node
-    durations_ns: dict[str, int] = field(default_factory=dict)
+    durations_ns: dict[str, int] = field(default_factory=dict)  #: skipped nodes are absent
     reward: float | None = None  #: the root's score; None when the root has none
     metadata: dict[str, Any] = field(default_factory=dict)  #: ``recorder.annotate(...)`` of this call
     action: str | int | float | None = None

@@ -148,8 +148,9 @@ def _snapshot(
             statuses[path] = "skipped"
         values["root"] = 0.0
     scores = {path: float(value) for path, value in values.items() if statuses[path] == "scored"}
-    durations = {path: 0 if statuses[path] == "skipped" else 1000 + 10 * i for i, path in enumerate(values)}
-    durations["style"] = durations["quality.style"]
+    durations = {path: 1000 + 10 * i for i, path in enumerate(values) if statuses[path] != "skipped"}
+    if "style" in durations:
+        durations["style"] = durations["quality.style"]
     return NeuralSnapshot(
         id=f"{writer}:{sequence}",
         session_id=spec.uuid,
@@ -234,7 +235,7 @@ def snapshot_cbor(spec: SessionSpec, snapshot: NeuralSnapshot, schema_id: int = 
         12: snapshot.sample_index,
         13: [snapshot.scores.get(path) for path in first],
         14: bytes(_BYTE[snapshot.statuses[path]] for path in first),
-        15: [snapshot.durations_ns[path] for path in first],
+        15: [snapshot.durations_ns.get(path, 0) for path in first],
         16: snapshot.action,
         17: snapshot.observation,
         18: forms if any(forms) else None,
@@ -350,7 +351,9 @@ def write_jsonl(path: Path, sessions: list[SessionSpec]) -> Path:
             for scalar in spec.scalars:
                 line = {"writer": scalar.writer, "sequence": scalar.sequence, "kind": "scalars",
                         "session": spec.uuid, "session_name": spec.name, "rank": scalar.rank,
-                        "step": scalar.step, "time_ns": scalar.time_ns, "values": scalar.values}  # fmt: skip
+                        "step": scalar.step, "time_ns": scalar.time_ns,
+                        "values": {n: v for n, v in scalar.values.items() if v is not None},
+                        "statuses": {n: "failed" for n, v in scalar.values.items() if v is None}}  # fmt: skip
                 merged.append((scalar.time_ns, line))
             for _, line in sorted(merged, key=lambda entry: entry[0]):
                 out.write(json.dumps(line) + "\n")

@@ -309,44 +309,72 @@ def test_export_to_a_folder_that_does_not_exist(cli: Cli) -> None:
 
 def test_recover_nothing(cli: Cli) -> None:
     assert cli("recover", "one.db")[:2] == (0, "nothing to recover\n")
-    assert json.loads(cli("recover", "one.db", "--json")[1])["records"] == 0
+    assert json.loads(cli("recover", "one.db", "--json")[1])["delivered"] == 0
+
+
+@pytest.fixture
+def native(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Stands in for the extension's recovery: the command's part is to ask for it and to report."""
+    (runs / "one.db.rubriscope").mkdir()
+
+    def returning(**changes: Any) -> list[str]:
+        asked: list[str] = []
+        result: dict[str, Any] = {"journals": 2, "delivered": 12345, "torn": 0, "damaged": 0}
+        result |= {"set_aside": [], "kept": [], "left_alone": [], "messages": [], **changes}
+
+        def recover(base_dir: str, sinks: object, progress: Callable[..., None]) -> dict[str, Any]:
+            asked.append(base_dir)
+            progress(Path("w1"), 1, 2)
+            return result
+
+        monkeypatch.setattr(_C, "recover", recover)
+        return asked
+
+    return returning
 
 
 @pytest.mark.parametrize("target", ["one.db", "one.db.rubriscope", "sqlite:one.db"])
-def test_recover_reports(cli: Cli, runs: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
-    (runs / "one.db.rubriscope").mkdir()
-    asked: list[str] = []
-
-    def recover(path: str, progress: Callable[..., None]) -> dict[str, Any]:
-        asked.append(path)
-        progress(1, 2)
-        return {"records": 12345, "damaged": 0, "writers": 2, "left_alone": ["w3"], "set_aside": []}
-
-    monkeypatch.setattr(_C, "recover", recover)
+def test_recover_reports(cli: Cli, native: Callable[..., list[str]], target: str) -> None:
+    asked = native(left_alone=[Path("w3")])
     code, out, _ = cli("recover", target)
     assert code == 0
     assert asked == ["one.db.rubriscope"]
-    assert "recovered 12,345 records of 2 writers" in out
-    assert "left alone: 1 " in out
+    assert "recovered 12,345 records from 2 journals" in out
+    assert "left alone: its process lives: w3" in out
 
 
-def test_recover_with_damage_is_1(cli: Cli, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (runs / "one.db.rubriscope").mkdir()
-    result = {
-        "records": 3,
-        "damaged": 1,
-        "writers": 1,
-        "left_alone": [],
-        "set_aside": ["w/segment-0.damaged"],
-    }
-    monkeypatch.setattr(_C, "recover", lambda path, progress: result)
+def test_recover_with_damage_is_1(cli: Cli, native: Callable[..., list[str]]) -> None:
+    native(damaged=1, set_aside=[Path("w1.damaged")], messages=["segment-0: a record's checksum is wrong"])
     code, out, _ = cli("recover", "one.db")
     assert code == 1
-    assert "1 damaged record" in out
-    assert "segment-0.damaged" in out
+    assert "1 record damaged" in out
+    assert "w1.damaged" in out
+    assert "segment-0: a record's checksum is wrong" in out
     code, out, _ = cli("recover", "one.db", "--json")
     assert code == 1
     assert json.loads(out)["damaged"] == 1
+    assert json.loads(out)["set_aside"] == ["w1.damaged"]
+
+
+def test_recover_that_could_not_deliver_is_1(cli: Cli, native: Callable[..., list[str]]) -> None:
+    native(kept=[Path("w1")], messages=["disk full"])
+    code, out, _ = cli("recover", "one.db")
+    assert code == 1
+    assert "not delivered, kept: w1" in out
+
+
+def test_records_that_wait_are_mentioned(cli: Cli, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (runs / "one.db.rubriscope").mkdir()
+    journals = [
+        {"owner_alive": False, "set_aside": False, "pending_records": 120},
+        {"owner_alive": True, "set_aside": False, "pending_records": 7},
+    ]
+    monkeypatch.setattr(_C, "list_journals", lambda folder: journals)
+    code, out, err = cli("show", "one.db", "--json")
+    assert code == 0
+    assert "120 records wait" in err
+    assert "rubriscope recover one.db" in err
+    json.loads(out)
 
 
 # ---- the process -------------------------------------------------------------------------------------------

@@ -114,6 +114,12 @@ def test_prints_to_standard_output_as_it_is_then(monkeypatch: pytest.MonkeyPatch
     assert "run ep 0 step 0" in out.getvalue()
 
 
+def test_logged_scalars() -> None:
+    out = io.StringIO()
+    ConsoleSink(out).log({"loss": 0.25, "kl": float("nan")}, step=7)
+    assert out.getvalue() == "step 7  loss 0.25  kl nan\n"
+
+
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")

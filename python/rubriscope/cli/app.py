@@ -57,13 +57,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         # Captured text may hold what the terminal's encoding, or no encoding, can: print it all the same.
         sys.stdout.reconfigure(errors=PLAINER)
     try:
-        arguments, rest = top.parse_known_args(argv)
+        arguments = top.parse_args(argv)
         if arguments.command is None:
             top.print_help(sys.stderr)
             return USAGE
-        if rest and not arguments.takes_rest:
-            arguments.command_parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        arguments.rest = rest
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except SystemExit as leaving:  # argparse: --help, --version, wrong usage

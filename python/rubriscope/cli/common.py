@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -42,14 +43,11 @@ def add_command(
     help: str,
     description: str,
     epilog: str = "",
-    takes_rest: bool = False,
-    json: bool = True,
 ) -> Parser:
     """A subcommand's parser with what all have: ``--json`` and the function to run."""
     parser: Parser = commands.add_parser(name, help=help, description=description, epilog=epilog)
-    if json:
-        parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.set_defaults(run=run, takes_rest=takes_rest, command_parser=parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -62,8 +60,6 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 
 def split_target(text: str) -> tuple[str, str | None]:
     """``runs.db:grpo`` into target and session; a colon that belongs to an existing path stays there."""
-    import os
-
     scheme, colon, rest = text.partition(":")
     prefix = ""
     if colon and scheme.lower() in ("sqlite", "jsonl"):
@@ -77,6 +73,31 @@ def split_target(text: str) -> tuple[str, str | None]:
 
 def _file(text: str) -> str:
     return "/" + text.lstrip("/") if text.startswith("//") else text
+
+
+def file_of(target: str) -> str:
+    """The path in a target, without its scheme."""
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme.lower() in ("sqlite", "jsonl") and not os.path.exists(target):
+        return _file(rest)
+    return target
+
+
+def note_journals(film: Film) -> None:
+    """Says on standard error when records of a process that died wait in a journal."""
+    folder = str(film.path) + ".rubriscope"
+    if not os.path.isdir(folder):
+        return
+    from .._C import list_journals
+
+    ownerless = (one for one in list_journals(folder) if not one["owner_alive"] and not one["set_aside"])
+    records = sum(one["pending_records"] for one in ownerless)
+    if records:
+        print(
+            f"rubriscope: {records:,} records wait in the journal of a process that died; "
+            f"bring them in with: rubriscope recover {film.target}",
+            file=sys.stderr,
+        )
 
 
 def open_session(target: str, session: str | None) -> tuple[Film, Session]:

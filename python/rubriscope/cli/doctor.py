@@ -16,16 +16,12 @@ def register(commands: Any) -> None:
         run,
         help="versions, what was found, and problems with their remedies",
         description="Print versions, torch, SQLite, where journals live, and problems with their remedies.",
-        takes_rest=True,
     )
-    parser.add_argument("target", nargs="?", metavar="TARGET", help="also look at this target's journals")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="recordings whose journals to look at")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Hands over to :mod:`rubriscope.doctor`."""
     from ..doctor import main
 
-    argv = ["--json"] if arguments.json else []
-    if arguments.target is not None:
-        argv.append(arguments.target)
-    return int(main(argv + arguments.rest))
+    return main([*(["--json"] if arguments.json else []), *arguments.targets])

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..film import Film, Session
 from ..render import printable
-from .common import OK, add_command, console, print_json
+from .common import OK, add_command, console, note_journals, print_json
 
 
 def register(commands: Any) -> None:
@@ -25,7 +25,9 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the sessions."""
-    found = Film(arguments.target).sessions()
+    film = Film(arguments.target)
+    note_journals(film)
+    found = film.sessions()
     if arguments.json:
         print_json([session.to_dict() for session in found])
         return OK

@@ -10,7 +10,16 @@ from typing import Any
 from ..film import Film, Session
 from ..render import duration, fixed, number, printable, snapshot_tree, sparkline
 from ..series import ScoreSeries, Summary
-from .common import OK, CommandError, add_command, ascii_only, console, open_session, print_json
+from .common import (
+    OK,
+    CommandError,
+    add_command,
+    ascii_only,
+    console,
+    note_journals,
+    open_session,
+    print_json,
+)
 from .sessions import ranks, took
 
 _SPARK_WIDTH = 24
@@ -41,6 +50,7 @@ def register(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the summary or the step."""
     film, session = open_session(arguments.target, arguments.session)
+    note_journals(film)
     if arguments.step is not None:
         return _show_step(film, session, arguments)
     episode = arguments.episode
@@ -79,7 +89,7 @@ def _print_summary(
         facts.add_row("scalars", f"{session.scalars:,} records")
     if session.writers > 1:
         facts.add_row("writers", f"{session.writers}, ranks {ranks(session.ranks)}")
-    for key, value in _flat(session.metadata):
+    for key, value in _facts(session.metadata):
         facts.add_row(printable(key), printable(value, 200))
     out.print(facts)
     if rubrics:
@@ -140,6 +150,28 @@ def _episodes(names: list[str]) -> str:
         return f"episode {printable(names[0])}"
     shown = ", ".join(printable(name) for name in names[:4])
     return f"{len(names):,} episodes: {shown}{', …' if len(names) > 4 else ''}"
+
+
+def _facts(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The run's own metadata, then in short what the recorder found out about the process."""
+    own = {key: value for key, value in metadata.items() if key != "rubriscope"}
+    rows = _flat(own)
+    found = metadata.get("rubriscope")
+    if not isinstance(found, Mapping):
+        return rows
+    if found.get("argv"):
+        rows.append(("command", " ".join(map(str, found["argv"]))))
+    git = found.get("git")
+    if isinstance(git, Mapping):
+        rows.append(("git", f"{str(git.get('commit'))[:12]}{', with changes' if git.get('dirty') else ''}"))
+    versions = {"rubriscope": found.get("version"), "python": found.get("python")}
+    versions.update(found.get("packages") or {})
+    rows.append(("versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)))
+    machine = found.get("machine")
+    if isinstance(machine, Mapping):
+        cpus = f", {machine['cpus']} CPUs" if "cpus" in machine else ""
+        rows.append(("machine", f"{machine.get('host')}{cpus}, {machine.get('platform')}"))
+    return rows
 
 
 def _flat(metadata: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

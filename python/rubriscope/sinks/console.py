@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from ..render import colour_wanted, encodable, is_terminal, snapshot_line, snapshot_tree
+from ..render import colour_wanted, encodable, is_terminal, number, printable, snapshot_line, snapshot_tree
 from ..snapshot import NeuralSnapshot
 
 #: On a terminal, the shortest time between two trees, in seconds.
@@ -65,6 +65,13 @@ class ConsoleSink:
             if now - self._drawn_at >= TREE_INTERVAL_S:
                 self._drawn_at = now
                 self._draw(file)
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None:
+        """Prints the scalars of one ``recorder.log`` call."""
+        file = self.file
+        text = "  ".join(f"{printable(name)} {number(value)}" for name, value in values.items())
+        file.write(encodable(f"step {step}  {text}\n", file))
+        file.flush()
 
     def close(self) -> None:
         """Draws the last snapshot's tree, unless it is the one drawn last."""
