@@ -7,6 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <string>
+
 #include "rubriscope/core/errors.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -40,17 +43,17 @@ void File::append(const void* data, std::size_t bytes, const std::filesystem::pa
   }
 }
 
-FileBytes read_file(const std::filesystem::path& path) {
+FileBytes read_file(const std::filesystem::path& path, std::size_t most) {
   const File file = File::open(path, O_RDONLY);
   struct stat status;
   if (::fstat(file.get(), &status) != 0) throw SystemError(errno, "cannot read the size of", path);
+  const std::size_t size = std::min(static_cast<std::size_t>(status.st_size), most);
   FileBytes content;
-  content.words.resize((static_cast<std::size_t>(status.st_size) + 7) / 8);
+  content.words.resize((size + 7) / 8);
   auto* const to = reinterpret_cast<std::byte*>(content.words.data());
-  while (content.bytes < static_cast<std::size_t>(status.st_size)) {
+  while (content.bytes < size) {
     const ssize_t got =
-        ::pread(file.get(), to + content.bytes, static_cast<std::size_t>(status.st_size) - content.bytes,
-                static_cast<off_t>(content.bytes));
+        ::pread(file.get(), to + content.bytes, size - content.bytes, static_cast<off_t>(content.bytes));
     if (got < 0) {
       if (errno == EINTR) continue;
       throw SystemError(errno, "cannot read", path);

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -46,8 +45,8 @@ struct FileBytes {
   const std::byte* data() const { return reinterpret_cast<const std::byte*>(words.data()); }
 };
 
-/// Reads a whole file. Throws SystemError.
-FileBytes read_file(const std::filesystem::path& path);
+/// Reads a file's first `most` bytes. Throws SystemError.
+FileBytes read_file(const std::filesystem::path& path, std::size_t most = ~std::size_t{0});
 
 /// Memory shared with a file. Not inherited by a forked child.
 class Mapping {

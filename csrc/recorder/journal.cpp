@@ -156,11 +156,7 @@ void Journal::activate(Segment* segment) noexcept {
 }
 
 bool Journal::switch_segment(std::uint64_t length) noexcept {
-  if (sealed_ || length > most_record_bytes()) return false;
-  if (spare_count_ == 0) {
-    wake_drain_();
-    return false;
-  }
+  if (sealed_ || length > most_record_bytes() || spare_count_ == 0) return false;
   RUBRISCOPE_FAULT_POINT("switch.before");
   Segment* const next = spares_[first_spare_];
   spares_[first_spare_] = nullptr;
@@ -172,8 +168,15 @@ bool Journal::switch_segment(std::uint64_t length) noexcept {
   full->next.store(next, std::memory_order_release);
   switched_.store(true, std::memory_order_relaxed);
   RUBRISCOPE_FAULT_POINT("switch.after");
-  if (spare_count_ == 0) wake_drain_();
   return true;
+}
+
+RecordHeader* Journal::reserve_in_next_segment(std::uint64_t length) noexcept {
+  RecordHeader* const record = switch_segment(length) ? place(length) : nullptr;
+  const bool low = spare_count_ == 0 && !sealed_;
+  lock_.unlock();
+  if (low) wake_drain_();
+  return record;
 }
 
 void Journal::seal() noexcept {
@@ -258,9 +261,11 @@ void Journal::recycle(Segment* segment, std::uint64_t released) {
   }
   start_lap(*segment, released);
   RUBRISCOPE_FAULT_POINT("recycle.lap");
-  const std::filesystem::path renamed = path_ / segment_name(segment->index);
-  rename_file(segment->path, renamed);
-  segment->path = renamed;
+  // The name is for people; recovery goes by the identity. So a rename that fails costs nothing.
+  std::filesystem::path renamed = path_ / segment_name(segment->index);
+  std::error_code error;
+  std::filesystem::rename(segment->path, renamed, error);
+  if (!error) segment->path = std::move(renamed);
   RUBRISCOPE_FAULT_POINT("recycle.renamed");
   push_spare(segment);
 }
@@ -307,7 +312,7 @@ void Journal::read(Cursor& cursor, std::size_t most, std::uint64_t until,
 }
 
 void Journal::add_schema(std::uint32_t id, std::string_view definition_json) {
-  definitions_->add_schema(id, definition_json);
+  if (definitions_) definitions_->add_schema(id, definition_json);
 }
 
 void Journal::remove() {
@@ -319,13 +324,7 @@ void Journal::remove() {
   free_segments();
   definitions_.reset();
   cursors_ = {};
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(gone, error)) {
-    if (entry.path().filename() != "owner.lock") remove_file(entry.path());
-    RUBRISCOPE_FAULT_POINT("close.removing");
-  }
-  remove_file(gone / "owner.lock");
-  if (::rmdir(gone.c_str()) != 0) throw SystemError(errno, "cannot remove the journal folder", gone);
+  remove_journal_folder(gone);
   ownership_.reset();
   remove_empty_base(base_dir_);
 }
@@ -340,6 +339,19 @@ void Journal::leave() {
 void Journal::abandon_after_fork() noexcept {
   if (ownership_) ownership_->abandon_after_fork();
   if (definitions_) definitions_->close();
+}
+
+void remove_journal_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) files.push_back(entry.path());
+  for (const auto& file : files) {
+    if (file.filename() == "owner.lock") continue;
+    remove_file(file);
+    RUBRISCOPE_FAULT_POINT("close.removing");
+  }
+  remove_file(folder / "owner.lock");
+  if (::rmdir(folder.c_str()) != 0) throw SystemError(errno, "cannot remove the journal folder", folder);
 }
 
 void remove_empty_base(const std::filesystem::path& base_dir) {

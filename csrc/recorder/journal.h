@@ -69,28 +69,10 @@ class Journal {
     if (length < sizeof(RecordHeader)) [[unlikely]]
       return nullptr;
     lock_.lock();
-    if (head_ + length > size_ && !switch_segment(length)) [[unlikely]] {
-      lock_.unlock();
-      return nullptr;
-    }
-    auto* const record = reinterpret_cast<RecordHeader*>(base_ + head_);
-    // Reserved first: from here on the bytes of an earlier lap cannot pass for a committed record.
-    std::atomic_ref(record->length_and_state)
-        .store(static_cast<std::uint32_t>(length) | RecordHeader::kReserved, std::memory_order_relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    RUBRISCOPE_FAULT_POINT("reserve.length");
-    record->sequence = next_sequence_.load(std::memory_order_relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    RUBRISCOPE_FAULT_POINT("reserve.sequence");
-    head_ += length;
-    auto* const header = reinterpret_cast<SegmentHeader*>(base_);
-    std::atomic_ref(header->head).store(head_, std::memory_order_release);
-    RUBRISCOPE_FAULT_POINT("reserve.head");
-    next_sequence_.store(record->sequence + 1, std::memory_order_relaxed);
-    header->next_sequence = record->sequence + 1;
+    if (head_ + length > size_) [[unlikely]]
+      return reserve_in_next_segment(length);
+    RecordHeader* const record = place(length);
     lock_.unlock();
-    record->reserved0 = 0;
-    record->reserved1 = 0;
     RUBRISCOPE_FAULT_POINT("reserve.done");
     return record;
   }
@@ -127,7 +109,8 @@ class Journal {
   bool has_switched() const { return switched_.load(std::memory_order_relaxed); }
   const std::filesystem::path& path() const { return path_; }
 
-  /// Appends to the definitions. The caller serialises. Throws SystemError.
+  /// Appends to the definitions; nothing once the journal is removed or left. The caller serialises. Throws
+  /// SystemError.
   void add_schema(std::uint32_t id, std::string_view definition_json);
 
   // The drain, one thread.
@@ -180,6 +163,32 @@ class Journal {
     SegmentHeader* header() const { return reinterpret_cast<SegmentHeader*>(mapping.data()); }
   };
 
+  /// Under lock_, with room for the record in the active segment.
+  RecordHeader* place(std::uint64_t length) noexcept {
+    auto* const record = reinterpret_cast<RecordHeader*>(base_ + head_);
+    auto* const header = reinterpret_cast<SegmentHeader*>(base_);
+    const std::uint64_t sequence = next_sequence_.load(std::memory_order_relaxed);
+    // Reserved first: from here on the bytes of an earlier lap cannot pass for a committed record. The signal
+    // fences keep the compiler from reordering what a kill would show.
+    std::atomic_ref(record->length_and_state)
+        .store(static_cast<std::uint32_t>(length) | RecordHeader::kReserved, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    RUBRISCOPE_FAULT_POINT("reserve.length");
+    record->sequence = sequence;
+    record->reserved0 = 0;
+    record->reserved1 = 0;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    RUBRISCOPE_FAULT_POINT("reserve.sequence");
+    head_ += length;
+    std::atomic_ref(header->head).store(head_, std::memory_order_release);
+    RUBRISCOPE_FAULT_POINT("reserve.head");
+    next_sequence_.store(sequence + 1, std::memory_order_relaxed);
+    header->next_sequence = sequence + 1;
+    return record;
+  }
+
+  RecordHeader* reserve_in_next_segment(
+      std::uint64_t length) noexcept;  // enters with lock_ held, leaves without
   bool switch_segment(std::uint64_t length) noexcept;
   void activate(Segment* segment) noexcept;
   void make_spare();                                       // under growth_mutex_
@@ -221,6 +230,9 @@ class Journal {
   std::mutex growth_mutex_;  // numbers segments and hands them over in that order
   std::uint64_t next_index_{0};
 };
+
+/// Removes a writer's folder and its files, the lock last. Throws SystemError.
+void remove_journal_folder(const std::filesystem::path& folder);
 
 /// Removes a base folder of ours that holds no journal any more.
 void remove_empty_base(const std::filesystem::path& base_dir);

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "rubriscope/core/ids.h"
@@ -84,7 +85,7 @@ class PositionCell {
   std::shared_ptr<Position> operator->() const { return load(); }
 
  private:
-  friend class Recorder;
+  friend struct ForkHandlers;
   mutable std::mutex mutex_;
   std::shared_ptr<Position> position_;
   std::atomic<std::uint64_t> version_{0};
@@ -132,7 +133,7 @@ class Recorder {
 
   RecorderStats stats() const;
   const SessionInfo& session() const { return session_; }
-  WriterInfo writer() const;  ///< a forked child's is its own once it has recorded
+  WriterInfo writer() const;  ///< a forked child's is its own
   const RecorderOptions& options() const { return options_; }
   std::filesystem::path journal_path() const;  ///< this writer's folder
 
@@ -146,8 +147,8 @@ class Recorder {
   struct State;  // everything a fork invalidates
   friend struct ForkHandlers;
 
-  void open_in_child(State& state);
-  RecordHeader* reserve_cold(std::size_t bytes) noexcept;
+  void open(State& state);
+  RecordHeader* reserve_in_child(std::size_t bytes) noexcept;
 
   std::atomic<Journal*> journal_{nullptr};  // what try_reserve() uses; null in a child that has not recorded
   std::atomic<State*> state_{nullptr};
@@ -158,6 +159,7 @@ class Recorder {
   mutable std::mutex schemas_mutex_;  // held over a fork
   std::vector<SchemaPtr> schemas_;
   std::vector<std::string> schema_texts_;
+  std::unordered_map<std::string, std::uint32_t> schema_ids_;
 };
 
 }  // namespace rubriscope

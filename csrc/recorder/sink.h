@@ -55,7 +55,12 @@ class Sink {
   /// SinkError.
   virtual void close() {}
 
-  /// In a forked child: forget handles without closing them (closing would drop the parent's locks).
+  /// Whether write() needs Python's GIL. A fork waits for a running write to end, so that the child does not
+  /// inherit a library's locks half way; it cannot wait for one that needs the lock the forking thread holds.
+  virtual bool takes_gil() const { return false; }
+
+  /// In a forked child, before its first open(): forget handles without closing them (closing would drop the
+  /// parent's locks). Another thread may have been in the middle of write(): replace state, do not read it.
   virtual void abandon_after_fork() {}
 };
 
