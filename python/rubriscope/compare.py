@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .render import fixed, printable
+from .render import Column, fitted_table, fixed, printable
 from .series import Kind, ScoreSeries
 
 if TYPE_CHECKING:
@@ -93,45 +93,43 @@ class Comparison:
             "differences": [difference.to_dict() for difference in self.differences],
         }
 
-    def table(self) -> Table:
-        """A rich table."""
-        from rich.table import Table
+    def table(self, width: int = 120) -> Table:
+        """A rich table that fits ``width`` characters."""
         from rich.text import Text
 
-        table = Table(title=f"{self.label_b} against {self.label_a}", title_justify="left", box=_box())
-        table.add_column("rubric", no_wrap=True)
-        for label in (self.label_a, self.label_b):
-            table.add_column(f"mean {label}", justify="right")
-        for header in ("Δ", "paired Δ by step", "95 % interval"):
-            table.add_column(header, justify="right", no_wrap=True)
-        table.add_column("pairs", justify="right")
-        shown_scalars = False
+        path, mean_a, mean_b, delta, paired, interval, pairs = columns = [
+            Column(
+                "rubric" if self.differences and self.differences[0].kind == "rubric" else "", right=False
+            ),
+            Column(f"mean {self.label_a}", 1),
+            Column(f"mean {self.label_b}", 1),
+            Column("Δ", 3),
+            Column("paired Δ by step"),
+            Column("95 % interval", 2),
+            Column("pairs", 4),
+        ]
         for d in self.differences:
-            if d.kind == "scalar" and not shown_scalars:
-                shown_scalars = True
-                if d is not self.differences[0]:
-                    table.add_section()
             # A scalar has no good direction (a loss falls, a length may do either): colour rewards only.
             colours = {"higher": "green", "lower": "red"} if d.kind == "rubric" else {}
             style = colours.get(d.verdict, "")
-            interval = ""
+            span = ""
             if d.low is not None and d.high is not None:
-                interval = f"{fixed(d.low, sign=True)} … {fixed(d.high, sign=True)}"
-            table.add_row(
-                printable(d.path),
-                fixed(d.mean_a),
-                fixed(d.mean_b),
-                fixed(d.delta, sign=True),
-                Text(fixed(d.paired_delta, sign=True), style=style),
-                Text(interval, style=style),
-                f"{d.pairs:,}" if d.pairs else "–",
-            )
-        return table
+                span = f"{fixed(d.low, sign=True)} … {fixed(d.high, sign=True)}"
+            path.cells.append(printable(d.path))
+            mean_a.cells.append(fixed(d.mean_a))
+            mean_b.cells.append(fixed(d.mean_b))
+            delta.cells.append(fixed(d.delta, sign=True))
+            paired.cells.append(Text(fixed(d.paired_delta, sign=True), style=style))
+            interval.cells.append(Text(span, style=style))
+            pairs.cells.append(f"{d.pairs:,}" if d.pairs else "–")
+        rubrics = sum(d.kind == "rubric" for d in self.differences)
+        title = f"{self.label_b} against {self.label_a}"
+        return fitted_table(columns, width, sections=[rubrics - 1] if rubrics else [], title=title)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
-        yield self.table()
+        yield self.table(options.max_width)
         yield Text(f"Δ is {self.label_b} − {self.label_a}. Interval: {self.interval}.", style="dim")
 
     def __str__(self) -> str:
@@ -282,9 +280,3 @@ def _labels(film_a: Film, a: Session, film_b: Film, b: Session) -> tuple[str, st
             return f"{film_a.path.stem}:{a.name}", f"{film_b.path.stem}:{b.name}"
         return f"{film_a.path}:{a.name}", f"{film_b.path}:{b.name}"
     return f"{a.name} ({a.uuid[:8]})", f"{b.name} ({b.uuid[:8]})"
-
-
-def _box() -> Any:
-    from rich import box
-
-    return box.SIMPLE_HEAD

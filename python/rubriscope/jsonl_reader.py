@@ -1,7 +1,7 @@
 """Reads a JSONL recording (docs/formats.md) with the interface of the native SQLite reader.
 
 Columns are parsed once for the whole file and kept as packed arrays until the file changes; snapshots are
-streamed from the file on every call. Parsing is Python's: expect about 100,000 lines a second.
+streamed from the file on every call. Parsing is Python's: some tens of thousands of lines a second.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import datetime
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .snapshot import ROOT, NeuralSnapshot
@@ -14,6 +15,7 @@ from .snapshot import ROOT, NeuralSnapshot
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from rich.table import Table
     from rich.tree import Tree
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -233,6 +235,51 @@ def sparkline(
         return blocks[3] * width
     top = len(blocks) - 1
     return "".join(blocks[round((mean - low) / (high - low) * top)] for mean in means)
+
+
+@dataclass(slots=True)
+class Column:
+    """A column of a table that must fit: those of the greatest ``priority`` are left out first, 0 never."""
+
+    header: str
+    priority: int = 0
+    right: bool = True
+    style: str = ""
+    cells: list[Any] = field(default_factory=list)
+
+
+def fitted_table(
+    columns: Sequence[Column], width: int, *, sections: Iterable[int] = (), title: str = ""
+) -> Table:
+    """A table of as many of ``columns`` as ``width`` characters hold: a cut number would be a wrong one.
+
+    ``sections`` are the indices of the rows after which a gap is left.
+    """
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    shown = list(columns)
+
+    def needed() -> int:
+        widths = (max(cell_len(str(cell)) for cell in (one.header, *one.cells)) for one in shown)
+        return sum(widths) + 3 * len(shown) + 1
+
+    while needed() > width and any(one.priority for one in shown):
+        shown.remove(max(reversed(shown), key=lambda one: one.priority))
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    for one in shown:
+        table.add_column(
+            one.header,
+            justify="right" if one.right else "left",
+            style=one.style,
+            overflow="fold",
+            no_wrap=False,
+        )
+    gaps = set(sections)
+    for index, row in enumerate(zip(*(one.cells for one in shown), strict=True)):
+        table.add_row(*row, end_section=index in gaps)
+    return table
 
 
 def is_terminal(file: Any) -> bool:

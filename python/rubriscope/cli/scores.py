@@ -6,7 +6,7 @@ import argparse
 import itertools
 from typing import Any
 
-from ..render import fixed, printable, sparkline
+from ..render import Column, fitted_table, fixed, printable, sparkline
 from ..series import NO_GROUP, NO_SAMPLE, ScoreSeries
 from .common import OK, add_command, add_range, ascii_only, console, open_session, print_json
 
@@ -82,48 +82,42 @@ def _columns(series: ScoreSeries) -> dict[str, Any]:
 
 def _print_table(many: list[ScoreSeries], rows: int) -> None:
     import numpy as np
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     out = console()
     curves = {series.path: series.by_step() for series in many}
     steps = np.unique(np.concatenate([curve[0] for curve in curves.values()] or [np.empty(0, np.int64)]))
-    overview = Table(box=box.SIMPLE_HEAD)
-    overview.add_column("path", no_wrap=True)
-    overview.add_column("steps", justify="right")
-    for name in ("mean", "min", "max"):
-        overview.add_column(name, justify="right", no_wrap=True)
-    overview.add_column("over the steps", no_wrap=True)
+    name, count, mean, least, most, spark = columns = [
+        Column("path", right=False),
+        Column("steps", 4),
+        Column("mean"),
+        Column("min", 3),
+        Column("max", 2),
+        Column("over the steps", 1, right=False, style="cyan"),
+    ]
     spark_width = max(12, min(60, out.width - 70))
     for path, (at, values) in curves.items():
-        figures = (values.mean(), values.min(), values.max()) if len(values) else (None, None, None)
-        overview.add_row(
-            printable(path),
-            f"{len(at):,}",
-            *(fixed(None if value is None else float(value)) for value in figures),
-            Text(sparkline(values, spark_width, ascii_only=ascii_only()), style="cyan"),
-        )
-    out.print(overview)
+        name.cells.append(printable(path))
+        count.cells.append(f"{len(at):,}")
+        mean.cells.append(fixed(float(values.mean()) if len(values) else None))
+        least.cells.append(fixed(float(values.min()) if len(values) else None))
+        most.cells.append(fixed(float(values.max()) if len(values) else None))
+        spark.cells.append(sparkline(values, spark_width, ascii_only=ascii_only()))
+    out.print(fitted_table(columns, out.width))
     if len(steps) == 0:
         return
-    # Columns that do not fit side by side help nobody; the overview above has them all.
-    fitting = list(curves)[: max(1, (out.width - 12) // 14)]
     bins = len(steps) if rows <= 0 else min(rows, len(steps))
     edges = [steps[i * len(steps) // bins] for i in range(bins)] + [steps[-1] + 1]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("steps" if bins < len(steps) else "step", justify="right", no_wrap=True)
-    for path in fitting:
-        table.add_column(printable(path), justify="right", overflow="fold", max_width=20)
+    head = Column("steps" if bins < len(steps) else "step")
+    # The later a path was named, the earlier it gives way; the overview above has them all.
+    table = [head, *(Column(printable(path), index) for index, path in enumerate(curves))]
     for low, high in itertools.pairwise(edges):
         inside = steps[(steps >= low) & (steps < high)]
-        label = f"{inside[0]:,}" if len(inside) == 1 else f"{inside[0]:,}–{inside[-1]:,}"
-        cells = []
-        for path in fitting:
-            at, values = curves[path]
+        head.cells.append(f"{inside[0]:,}" if len(inside) == 1 else f"{inside[0]:,}–{inside[-1]:,}")
+        for column, (at, values) in zip(table[1:], curves.values(), strict=True):
             share = values[(at >= low) & (at < high)]
-            cells.append(fixed(float(share.mean())) if len(share) else "–")
-        table.add_row(label, *cells)
-    out.print(table)
-    if len(fitting) < len(curves):
-        out.print(Text(f"{len(curves) - len(fitting)} more paths; name those to see", style="dim"))
+            column.cells.append(fixed(float(share.mean()) if len(share) else None))
+    shown = fitted_table(table, out.width)
+    out.print(shown)
+    if left_out := len(table) - len(shown.columns):
+        out.print(Text(f"{left_out} more do not fit: name those to see", style="dim"))

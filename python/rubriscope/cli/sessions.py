@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..film import Film, Session
-from ..render import printable
+from ..render import Column, fitted_table, printable
 from .common import OK, add_command, console, note_journals, print_json
 
 
@@ -31,33 +31,32 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([session.to_dict() for session in found])
         return OK
-    from rich import box
-    from rich.table import Table
-
     out = console()
     if not found:
         out.print(f"{arguments.target} holds no session yet")
         return OK
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("session", no_wrap=True)
-    table.add_column("uuid", no_wrap=True, style="dim")
-    table.add_column("started", no_wrap=True)
-    table.add_column("took", justify="right", no_wrap=True)
-    for header in ("episodes", "snapshots", "scalars", "writers", "ranks"):
-        table.add_column(header, justify="right")
+    name, uuid, started, length, episodes, snapshots, scalars, writers, rank = columns = [
+        Column("session", right=False),
+        Column("uuid", 3, right=False, style="dim"),
+        Column("started", 2, right=False),
+        Column("took", 4),
+        Column("episodes", 5),
+        Column("snapshots"),
+        Column("scalars", 6),
+        Column("writers", 7),
+        Column("ranks", 8),
+    ]
     for session in found:
-        table.add_row(
-            printable(session.name),
-            session.uuid[:8],
-            f"{session.created.astimezone():%Y-%m-%d %H:%M:%S}",
-            took(session),
-            f"{session.episodes:,}",
-            f"{session.steps:,}",
-            f"{session.scalars:,}",
-            str(session.writers),
-            ranks(session.ranks),
-        )
-    out.print(table)
+        name.cells.append(printable(session.name))
+        uuid.cells.append(session.uuid[:8])
+        started.cells.append(f"{session.created.astimezone():%Y-%m-%d %H:%M:%S}")
+        length.cells.append(took(session))
+        episodes.cells.append(f"{session.episodes:,}")
+        snapshots.cells.append(f"{session.steps:,}")
+        scalars.cells.append(f"{session.scalars:,}")
+        writers.cells.append(str(session.writers))
+        rank.cells.append(ranks(session.ranks))
+    out.print(fitted_table(columns, out.width))
     return OK
 
 

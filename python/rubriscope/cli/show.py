@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..film import Film, Session
-from ..render import duration, fixed, number, printable, snapshot_tree, sparkline
-from ..series import ScoreSeries, Summary
+from ..render import Column, duration, fitted_table, fixed, number, printable, snapshot_tree, sparkline
+from ..series import ScoreSeries
 from .common import (
     OK,
     CommandError,
@@ -22,7 +22,8 @@ from .common import (
 )
 from .sessions import ranks, took
 
-_SPARK_WIDTH = 24
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def register(commands: Any) -> None:
@@ -92,52 +93,45 @@ def _print_summary(
     for key, value in _facts(session.metadata):
         facts.add_row(printable(key), printable(value, 200))
     out.print(facts)
-    if rubrics:
-        out.print(_table("rubric", rubrics, wide=out.width >= 110))
-    if scalars:
-        out.print(_table("scalar", scalars, wide=out.width >= 110))
+    for many in (rubrics, scalars):
+        if many:
+            out.print(_table(many, out.width))
     if not rubrics and not scalars:
         out.print("nothing recorded yet")
 
 
-def _table(header: str, many: list[ScoreSeries], *, wide: bool) -> Any:
-    from rich import box
-    from rich.table import Table
+def _table(many: list[ScoreSeries], width: int) -> Table:
     from rich.text import Text
 
-    is_rubric = header == "rubric"
-    summaries = [series.summary() for series in many]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(header, no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    for name in ("mean", "std", "min", "max") if wide else ("mean", "std"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("over the steps", no_wrap=True)
-    table.add_column("first → last", no_wrap=True)
-    if is_rubric:
-        table.add_column("failed", justify="right", no_wrap=True)
-        if wide:
-            table.add_column("skipped", justify="right", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
-    for series, summary in zip(many, summaries, strict=True):
+    is_rubric = many[0].kind == "rubric"
+    path, n, mean, std, least, most, curve, ends, failed, skipped, time = columns = [
+        Column("rubric" if is_rubric else "scalar", right=False),
+        Column("n", 1),
+        Column("mean"),
+        Column("std", 4),
+        Column("min", 7),
+        Column("max", 6),
+        Column("over the steps", 2, right=False, style="cyan"),
+        Column("first → last", 5, right=False),
+        Column("failed", 1),
+        Column("skipped", 8),
+        Column("time", 3),
+    ]
+    for series in many:
+        summary = series.summary()
         _, values = series.by_step()
-        width = _SPARK_WIDTH if wide else 12
-        ends = f"{number(float(values[0]))} → {number(float(values[-1]))}" if len(values) else ""
-        cells: list[Any] = [_indented(series.path) if is_rubric else printable(series.path), f"{summary.n:,}"]
-        cells += [fixed(value) for value in _figures(summary, wide)]
-        cells += [Text(sparkline(values, width, ascii_only=ascii_only()), style="cyan"), ends]
-        if is_rubric:
-            cells.append(Text(f"{summary.failed:,}", style="red" if summary.failed else "dim"))
-            if wide:
-                cells.append(Text(f"{summary.skipped:,}", style="" if summary.skipped else "dim"))
-            cells.append(duration(summary.mean_duration_ns))
-        table.add_row(*cells)
-    return table
-
-
-def _figures(summary: Summary, wide: bool) -> tuple[float | None, ...]:
-    short = (summary.mean, summary.std)
-    return (*short, summary.min, summary.max) if wide else short
+        path.cells.append(_indented(series.path) if is_rubric else printable(series.path))
+        n.cells.append(f"{summary.n:,}")
+        for column, value in zip(
+            (mean, std, least, most), (summary.mean, summary.std, summary.min, summary.max), strict=True
+        ):
+            column.cells.append(fixed(value))
+        curve.cells.append(sparkline(values, 24 if width >= 110 else 12, ascii_only=ascii_only()))
+        ends.cells.append(f"{number(float(values[0]))} → {number(float(values[-1]))}" if len(values) else "")
+        failed.cells.append(Text(f"{summary.failed:,}", style="red" if summary.failed else "dim"))
+        skipped.cells.append(Text(f"{summary.skipped:,}", style="" if summary.skipped else "dim"))
+        time.cells.append(duration(summary.mean_duration_ns))
+    return fitted_table(columns if is_rubric else columns[:8], width)
 
 
 def _indented(path: str) -> str:
