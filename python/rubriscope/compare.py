@@ -98,9 +98,7 @@ class Comparison:
         from rich.text import Text
 
         path, mean_a, mean_b, delta, paired, interval, pairs = columns = [
-            Column(
-                "rubric" if self.differences and self.differences[0].kind == "rubric" else "", right=False
-            ),
+            Column("path", right=False),
             Column(f"mean {self.label_a}", 1),
             Column(f"mean {self.label_b}", 1),
             Column("Δ", 3),

@@ -270,11 +270,7 @@ def fitted_table(
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
     for one in shown:
         table.add_column(
-            one.header,
-            justify="right" if one.right else "left",
-            style=one.style,
-            overflow="fold",
-            no_wrap=False,
+            one.header, justify="right" if one.right else "left", style=one.style, overflow="fold"
         )
     gaps = set(sections)
     for index, row in enumerate(zip(*(one.cells for one in shown), strict=True)):

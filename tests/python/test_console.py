@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from recording_fixture import make_session
+from rich.console import Console
 from rubriscope import render
 from rubriscope.sinks import console as console_module
 from rubriscope.sinks.console import ConsoleSink
@@ -174,6 +175,27 @@ def test_sparkline() -> None:
     assert render.sparkline([]) == ""
     assert len(render.sparkline(list(range(1000)), width=24)) == 24
     assert render.sparkline([0, 1], ascii_only=True) == "_#"
+
+
+def test_a_table_leaves_out_columns_before_it_cuts_a_number() -> None:
+    columns = [
+        render.Column("path", right=False, cells=["quality.exact"]),
+        render.Column("mean", cells=["0.1234"]),
+        render.Column("std", 2, cells=["0.5678"]),
+        render.Column("n", 1, cells=["12,345"]),
+    ]
+
+    def drawn(width: int) -> str:
+        out = io.StringIO()
+        Console(file=out, width=width).print(render.fitted_table(columns, width))
+        assert all(len(line) <= width for line in out.getvalue().splitlines())
+        return out.getvalue()
+
+    assert "0.5678" in drawn(60)
+    assert "12,345" in drawn(40)
+    assert "std" not in drawn(40)
+    assert "0.1234" in drawn(30)
+    assert "12,345" not in drawn(30)
 
 
 @pytest.mark.parametrize(
