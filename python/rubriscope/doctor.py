@@ -142,7 +142,7 @@ def _check_sqlite() -> Iterable[Check]:
             "warning",
             f"{len(holders)} in this process: {copies}",
             "closing a database in one copy drops the locks the other holds on it: while this process "
-            "records, read its database with rubriscope.connect(path), not with the sqlite3 module",
+            "records into a database, do not open that database here with the other copy",
         )
     else:
         yield Check("SQLite copies", "ok", "one in this process")
@@ -171,31 +171,43 @@ import fcntl, json, struct, sys
 layout = "hhqqi4x"
 owned = {}
 for path in sys.argv[1:]:
-    with open(path, "rb") as file:
-        question = struct.pack(layout, fcntl.F_RDLCK, 0, 0, 0, 0)
-        answer = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    try:
+        with open(path, "rb") as file:
+            question = struct.pack(layout, fcntl.F_RDLCK, 0, 0, 0, 0)
+            answer = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    except FileNotFoundError:
+        continue  # its owner closed it between our look and this
     owned[path] = answer[0] != fcntl.F_UNLCK
 print(json.dumps(owned))
 """
 
 
-def waiting_journals(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """The journals (writer folders) below `folders`, as (owned by a living process, ownerless).
+@dataclass(frozen=True)
+class Journals:
+    """Writer folders, by who owns them."""
 
-    Raises OSError when the locks cannot be asked for.
-    """
-    locks = sorted({lock for folder in folders if folder.is_dir() for lock in folder.rglob("owner.lock")})
-    if not locks:
-        return [], []
-    probe = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _LOCK_PROBE, *map(str, locks)], capture_output=True, text=True
-    )
-    if probe.returncode != 0:
-        raise OSError(f"cannot ask for journal locks: {probe.stderr.strip().splitlines()[-1]}")
-    owned: dict[str, bool] = json.loads(probe.stdout)
-    return (
-        [lock.parent for lock in locks if owned[str(lock)]],
-        [lock.parent for lock in locks if not owned[str(lock)]],
+    live: list[Path]  #: a living process writes them
+    ownerless: list[Path]  #: their process is gone; recovery has not taken them
+    set_aside: list[Path]  #: recovery found damage in them and keeps what it could not read
+
+
+def find_journals(folders: Iterable[Path]) -> Journals:
+    """The journals below `folders`. Raises OSError when their locks cannot be asked for."""
+    found = sorted({lock for folder in folders if folder.is_dir() for lock in folder.rglob("*")})
+    set_aside = [path for path in found if path.suffix == ".damaged" and path.is_dir()]
+    locks = [path for path in found if path.name == "owner.lock" and path.parent not in set_aside]
+    owned: dict[str, bool] = {}
+    if locks:
+        probe = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _LOCK_PROBE, *map(str, locks)], capture_output=True, text=True
+        )
+        if probe.returncode != 0:
+            raise OSError(f"cannot ask for journal locks: {probe.stderr.strip().splitlines()[-1]}")
+        owned = json.loads(probe.stdout)
+    return Journals(
+        [lock.parent for lock in locks if owned.get(str(lock)) is True],
+        [lock.parent for lock in locks if owned.get(str(lock)) is False],
+        set_aside,
     )
 
 
@@ -209,22 +221,34 @@ def _check_journals(targets: Sequence[str]) -> Iterable[Check]:
         path = Path(target)
         folders.append(path if path.is_dir() else path.with_name(path.name + ".rubriscope"))
     try:
-        owned, ownerless = waiting_journals(folders)
+        journals = find_journals(folders)
     except OSError as error:
         yield Check("waiting journals", "warning", str(error), "look into the folders above by hand")
         return
-    if owned:
-        yield Check("live journals", "info", f"{len(owned)} in use: " + ", ".join(map(str, owned)))
-    if ownerless:
-        folder = ownerless[0].parent
+    if journals.live:
+        yield Check("live journals", "info", f"{len(journals.live)} in use: {_listed(journals.live)}")
+    if journals.set_aside:
+        yield Check(
+            "damaged journals",
+            "warning",
+            f"{len(journals.set_aside)} set aside by recovery: {_listed(journals.set_aside)}",
+            "their good records are in the target; keep the folders to look into the damage, or delete them",
+        )
+    if journals.ownerless:
         yield Check(
             "waiting journals",
             "problem",
-            f"{len(ownerless)} without a living owner: " + ", ".join(map(str, ownerless)),
-            f"bring their records into the target: rubriscope recover {folder}",
+            f"{len(journals.ownerless)} without a living owner: {_listed(journals.ownerless)}",
+            f"bring their records into the target: rubriscope recover {journals.ownerless[0].parent}",
         )
     else:
         yield Check("waiting journals", "ok", "none")
+
+
+def _listed(paths: Sequence[Path], most: int = 5) -> str:
+    """The first few paths, and how many more there are."""
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(map(str, paths[:most])) + more
 
 
 def _check_extras() -> Iterable[Check]:

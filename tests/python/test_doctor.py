@@ -183,6 +183,22 @@ def test_journal_of_a_living_process_is_left_alone(living_owner: Path) -> None:
     assert str(living_owner.parent) in found["live journals"].value
 
 
+def test_damaged_journal_is_kept_apart_from_waiting_ones(tmp_path: Path) -> None:
+    lock = make_journal(tmp_path / "cwd/runs.db.rubriscope/writer.damaged")
+    found = checks()
+    assert found["waiting journals"].status == "ok"
+    assert found["damaged journals"].status == "warning"
+    assert str(lock.parent) in found["damaged journals"].value
+
+
+def test_journal_that_goes_away_while_we_look_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = make_journal(tmp_path / "cwd/runs.db.rubriscope/writer")
+    monkeypatch.setattr(doctor, "_LOCK_PROBE", f"import os; os.unlink({str(lock)!r})\n" + doctor._LOCK_PROBE)
+    assert checks()["waiting journals"] == doctor.Check("waiting journals", "ok", "none")
+
+
 def test_looking_does_not_drop_our_own_lock(tmp_path: Path) -> None:
     lock = make_journal(tmp_path / "cwd/runs.db.rubriscope/writer")
     with lock.open("r+b") as file:
