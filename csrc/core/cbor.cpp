@@ -589,9 +589,25 @@ void CborFields::read_scores(double* out) const {
   }
 }
 
+std::uint64_t CborFields::duration(std::size_t slot) const {
+  if (kind != RecordKind::snapshot) return 0;
+  cbor::Reader reader(std::as_bytes(std::span(rest)));
+  if (reader.unsigned_integer("the key of the durations") != kDurations ||
+      reader.count(cbor::Major::array, "an array of durations") != slots || slot >= slots) {
+    throw FormatError("CBOR record: scores and durations differ in number");
+  }
+  std::uint64_t value = 0;
+  for (std::size_t i = 0; i <= slot; ++i) value = reader.unsigned_integer("a duration");
+  return value;
+}
+
 CborFields read_cbor_fields(std::span<const std::byte> bytes) {
   RecordReader record(bytes);
-  return read_fields(record);
+  CborFields fields = read_fields(record);
+  const std::byte* const at = record.reader.position();
+  fields.rest = {reinterpret_cast<const char*>(at),
+                 static_cast<std::size_t>(bytes.data() + bytes.size() - at)};
+  return fields;
 }
 
 DecodedRecord decode_cbor(std::span<const std::byte> bytes) {
