@@ -33,7 +33,7 @@ _SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
 class Reader(Protocol):
-    """What a film needs of a file: ``_C.FilmReader`` for SQLite, ``JsonlReader`` for JSONL."""
+    """What a film needs of a file: ``SqliteReader`` or ``JsonlReader``."""
 
     def sessions(self) -> list[dict[str, Any]]: ...
 
@@ -364,10 +364,9 @@ def _open(path: Path, kind: str) -> Reader:
         from .jsonl_reader import JsonlReader
 
         return JsonlReader(path)
-    from ._C import FilmReader
+    from .sqlite_reader import SqliteReader
 
-    reader: Reader = FilmReader(str(path))
-    return reader
+    return SqliteReader(str(path))
 
 
 def _session(info: Mapping[str, Any]) -> Session:
