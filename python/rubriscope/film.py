@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .series import Kind, ScoreSeries
 from .snapshot import NeuralSnapshot
+from .targets import _refuse_later
 
 if TYPE_CHECKING:
     import pandas
@@ -327,11 +328,7 @@ def resolve_target(target: str | os.PathLike[str]) -> tuple[Path, str]:
     match = _URL.match(text) if isinstance(target, str) else None
     scheme = match.group(1).lower() if match else ""
     declared = ""
-    if scheme in ("postgresql", "postgres"):
-        raise ImportError(
-            "reading a postgresql:// target needs the extra rubriscope[postgres], "
-            "which this version does not have yet"
-        )
+    _refuse_later(text, scheme)
     if scheme in ("sqlite", "jsonl"):
         declared = scheme
         text = text[len(scheme) + 1 :]
@@ -341,7 +338,7 @@ def resolve_target(target: str | os.PathLike[str]) -> tuple[Path, str]:
         raise ValueError(f"{target!r} keeps nothing that could be read back; give a database or a JSONL file")
     elif match is not None and text[match.end() :].startswith("//"):
         raise ValueError(f"cannot read {target!r}: known are a path, sqlite:///path and jsonl:path")
-    path = Path(text)
+    path = Path(text).expanduser()
     if not path.exists():
         raise FileNotFoundError(2, "no recording there", str(path))
     if path.is_dir():
