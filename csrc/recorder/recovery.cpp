@@ -98,11 +98,15 @@ std::string describe(const std::exception_ptr& thrown) {
 /// The recovery of one writer's folder.
 class WriterRecovery {
  public:
-  WriterRecovery(fs::path folder, const SinkFactory& factory, const RecoveryProgress& progress,
-                 RecoveryReport& report)
-      : folder_(std::move(folder)), factory_(factory), progress_(progress), report_(report) {}
+  WriterRecovery(fs::path folder, Ownership ownership, const SinkFactory& factory,
+                 const RecoveryProgress& progress, RecoveryReport& report)
+      : folder_(std::move(folder)),
+        ownership_(std::move(ownership)),
+        factory_(factory),
+        progress_(progress),
+        report_(report) {}
 
-  void run(Ownership ownership);
+  void run();
 
  private:
   struct Output {
@@ -122,6 +126,7 @@ class WriterRecovery {
   void set_aside(const std::vector<fs::path>& damaged_files);
 
   const fs::path folder_;
+  const Ownership ownership_;  // held until the folder is dealt with
   const SinkFactory& factory_;
   const RecoveryProgress& progress_;
   RecoveryReport& report_;
@@ -243,7 +248,7 @@ void WriterRecovery::set_aside(const std::vector<fs::path>& damaged_files) {
   report_.set_aside.push_back(aside);
 }
 
-void WriterRecovery::run(Ownership ownership) {
+void WriterRecovery::run() {
   ++report_.journals;
   RUBRISCOPE_FAULT_POINT("recover.taken");
   definitions_ = Definitions::read(folder_);
@@ -311,6 +316,17 @@ void WriterRecovery::run(Ownership ownership) {
   remove_journal_folder(gone);
 }
 
+/// When a journal's writer started, for their order; 0 when its definitions cannot be read, which its recovery
+/// will report.
+std::int64_t started_ns(const fs::path& folder) {
+  try {
+    const Definitions definitions = Definitions::read(folder);
+    return definitions.writer ? definitions.writer->started_ns : 0;
+  } catch (const Error&) {
+    return 0;
+  }
+}
+
 }  // namespace
 
 RecoveryReport recover(const fs::path& base_dir, const SinkFactory& sink_for_target,
@@ -339,8 +355,7 @@ RecoveryReport recover(const fs::path& base_dir, const SinkFactory& sink_for_tar
       report.left_alone.push_back(entry);
       continue;
     }
-    const Definitions definitions = Definitions::read(entry);
-    journals.push_back({entry, definitions.writer ? definitions.writer->started_ns : 0});
+    journals.push_back({entry, started_ns(entry)});
   }
   std::stable_sort(journals.begin(), journals.end(),
                    [](const Found& a, const Found& b) { return a.started_ns < b.started_ns; });
@@ -353,7 +368,7 @@ RecoveryReport recover(const fs::path& base_dir, const SinkFactory& sink_for_tar
       continue;
     }
     try {
-      WriterRecovery(found.folder, sink_for_target, progress, report).run(std::move(*ownership));
+      WriterRecovery(found.folder, std::move(*ownership), sink_for_target, progress, report).run();
     } catch (const Error& error) {
       report.kept.push_back(found.folder);
       report.messages.push_back(found.folder.string() + ": " + error.what());
