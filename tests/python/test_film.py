@@ -282,7 +282,7 @@ def test_targets_that_cannot_be_read() -> None:
     with pytest.raises(ValueError, match="keeps nothing"):
         Film("console:")
     with pytest.raises(ValueError, match="known are"):
-        Film("redis://host")
+        Film("gopher://host")
 
 
 def test_a_file_that_is_not_ours_is_refused_and_untouched(tmp_path: Path) -> None:
