@@ -67,7 +67,8 @@ class Session:
     uuid: str
     name: str
     created_ns: int  #: ns since the Unix epoch
-    closed_ns: int | None  #: None while it is running, or after it died
+    closed_ns: int | None  #: None while it is running, or after it died; JSONL keeps no end
+    last_ns: int | None  #: wall clock of the latest record, None without records
     metadata: dict[str, Any]
     steps: int  #: snapshots
     episodes: int
@@ -376,6 +377,7 @@ def _session(info: Mapping[str, Any]) -> Session:
         name=info["name"],
         created_ns=info["created_ns"],
         closed_ns=info["closed_ns"],
+        last_ns=info["last_ns"],
         metadata=metadata or {},
         steps=info["steps"],
         episodes=info["episodes"],

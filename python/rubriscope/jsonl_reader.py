@@ -86,6 +86,7 @@ class _Session:
             "name": self.name,
             "created_ns": self.created_ns if self.created_ns is not None else self.first_ns or 0,
             "closed_ns": self.closed_ns,
+            "last_ns": max(self.columns["time_ns"], default=None),
             "metadata": json.dumps(self.metadata),
             "steps": self.snapshots,
             "episodes": len(self.episodes),

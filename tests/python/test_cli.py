@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -20,6 +21,8 @@ from rubriscope import _C
 from rubriscope._version import __version__
 from rubriscope.cli import main, replay
 from rubriscope.cli.common import split_target
+from rubriscope.cli.sessions import took
+from rubriscope.film import Film
 
 COMMANDS = ["sessions", "show", "replay", "scores", "compare", "export", "recover", "doctor"]
 
@@ -142,6 +145,21 @@ def test_sessions(cli: Cli, two: list[SessionSpec]) -> None:
     found = json.loads(out)
     assert [s["uuid"] for s in found] == [spec.uuid for spec in two]
     assert found[1]["ranks"] == [0, 1]
+
+
+def test_length_of_a_session(two: list[SessionSpec]) -> None:
+    session = Film("one.db").session()
+    start = session.created_ns
+
+    def length(closed_s: float | None, last_s: float | None = None) -> str:
+        ends = [None if s is None else start + round(s * 1e9) for s in (closed_s, last_s)]
+        return took(dataclasses.replace(session, closed_ns=ends[0], last_ns=ends[1]))
+
+    assert length(12.34) == "12.3 s"
+    assert length(61) == "1:01 min"
+    assert length(3 * 3600 + 5) == "3:00:05 h"
+    assert length(None, 12) == ">12.0 s"
+    assert length(None, None) == ""
 
 
 def test_show(cli: Cli, two: list[SessionSpec]) -> None:

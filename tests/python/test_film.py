@@ -52,6 +52,7 @@ def test_sessions(write: Callable[[list[SessionSpec]], Path], two: list[SessionS
     assert (sft.steps, sft.episodes, sft.scalars, sft.writers, sft.ranks) == (40, 2, 20, 1, (0,))
     assert (grpo.steps, grpo.scalars, grpo.writers, grpo.ranks) == (80, 40, 2, (0, 1))
     assert grpo.closed_ns is None
+    assert grpo.last_ns == max(one.time_ns for one in (*two[1].snapshots, *two[1].scalars))
     assert grpo.closed is None
     assert sft.created.timestamp() == sft.created_ns / 1e9
     assert json.loads(json.dumps(sft.to_dict()))["ranks"] == [0]

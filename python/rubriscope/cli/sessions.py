@@ -61,15 +61,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def took(session: Session) -> str:
-    """Length of a session, ``open`` where it has no end."""
-    if session.closed_ns is None:
-        return "open"
-    seconds = max(session.closed_ns - session.created_ns, 0) / 1e9
+    """Length of a session; ``>`` up to the latest record where it has no end (running, killed, or JSONL)."""
+    if session.closed_ns is not None:
+        return _length(session.closed_ns - session.created_ns)
+    return "" if session.last_ns is None else f">{_length(session.last_ns - session.created_ns)}"
+
+
+def _length(nanoseconds: int) -> str:
+    seconds = max(nanoseconds, 0) / 1e9
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d} min"
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
 
 
 def ranks(numbers: tuple[int, ...]) -> str:

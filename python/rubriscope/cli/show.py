@@ -84,7 +84,9 @@ def _print_summary(
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
-    facts.add_row("started", f"{session.created.astimezone():%Y-%m-%d %H:%M:%S}, {took(session)}")
+    end = "" if session.closed_ns is not None else ", no end recorded"
+    facts.add_row("started", f"{session.created.astimezone():%Y-%m-%d %H:%M:%S}")
+    facts.add_row("took", took(session) + end)
     facts.add_row("snapshots", f"{session.steps:,} in {_episodes(film.episodes(session))}")
     if session.scalars:
         facts.add_row("scalars", f"{session.scalars:,} records")
