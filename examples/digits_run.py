@@ -33,11 +33,13 @@ class Scorer:
         self.rubric = DigitsRubric()
         self.decoder = Decoder()
         self.recorder = recorder
+        self.cpu_s = 0.0  #: CPU time of the calling thread spent here: rubric calls, recording, logging
         if recorder is not None:
             recorder.observe(self.rubric)
 
     def __call__(self, answers: Tensor, labels: list[int], ids: list[int], samples: int) -> Tensor:
         """Rewards (N,) of token rows `answers` (N, T): `samples` in a row for each label and image id."""
+        started = time.thread_time()
         rubric, recorder, texts = self.rubric, self.recorder, iter(self.decoder(answers))
         rewards: list[float] = []
         if recorder is None:
@@ -50,6 +52,7 @@ class Scorer:
                 for sample in range(samples):
                     recorder.sample_index = sample
                     rewards.append(rubric(next(texts), label))
+        self.cpu_s += time.thread_time() - started
         return torch.tensor(rewards)
 
     def at(self, step: int, episode: str) -> contextlib.AbstractContextManager[Any]:
@@ -62,7 +65,9 @@ class Scorer:
     def log(self, scalars: dict[str, float], step: int) -> None:
         """Records scalars, where there is a recorder."""
         if self.recorder is not None:
+            started = time.thread_time()
             self.recorder.log(scalars, step=step)
+            self.cpu_s += time.thread_time() - started
 
 
 def heldout_reward(policy: DigitPolicy, digits: Digits, scorer: Scorer, step: int, seed: int) -> float:

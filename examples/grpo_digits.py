@@ -165,6 +165,7 @@ def train(
         "batch": settings.batch,
         "seconds": time.monotonic() - started,
         "training_thread_cpu_s": time.thread_time() - cpu_started,
+        "scoring_cpu_s": scorer.cpu_s,
         "rubric_calls": {
             TRAIN: step * settings.batch,
             HELDOUT: len(heldout) * len(digits.heldout_labels),
