@@ -11,8 +11,7 @@ namespace {
 
 // A Python object that stands for a context; its context is null once the call has ended.
 struct ContextHandle {
-  PyObject_HEAD
-  EvalContext* context;
+  PyObject_HEAD EvalContext* context;
 };
 
 PyTypeObject HandleType = [] {
@@ -51,8 +50,7 @@ bool is_ancestor(const EvalContext* candidate, const EvalContext* of) {
 
 // What a coroutine needs to finish one rubric's call.
 struct Call {
-  PyObject_HEAD
-  PyObject* rubric;
+  PyObject_HEAD PyObject* rubric;
   PyObject* action;
   PyObject* observation;
   ContextHandle* handle;      // the observed call it belongs to, or nullptr
@@ -61,7 +59,9 @@ struct Call {
 };
 
 Call* as_call(PyObject* self) { return reinterpret_cast<Call*>(self); }
-EvalContext* context_of(const Call* call) { return call->handle != nullptr ? call->handle->context : nullptr; }
+EvalContext* context_of(const Call* call) {
+  return call->handle != nullptr ? call->handle->context : nullptr;
+}
 
 PyObject* call_start(PyObject* self, PyObject*) {
   as_call(self)->start = ticks();
@@ -130,7 +130,9 @@ PyObject* hooks_tuple(const std::vector<Hook>& hooks) {
   return tuple;
 }
 
-PyObject* call_pre_hooks(PyObject* self, PyObject*) { return hooks_tuple(node_of(as_call(self)->rubric).pre_hooks); }
+PyObject* call_pre_hooks(PyObject* self, PyObject*) {
+  return hooks_tuple(node_of(as_call(self)->rubric).pre_hooks);
+}
 PyObject* call_forward_hooks(PyObject* self, PyObject*) {
   return hooks_tuple(node_of(as_call(self)->rubric).forward_hooks);
 }
@@ -202,9 +204,8 @@ PyTypeObject CallType = [] {
 
 }  // namespace
 
-EvalContext* active_context() {
+EvalContext* active_async_context() {
   EvalContext* const threads = current_context();
-  if (g_live_async_contexts == 0) return threads;
   PyObject* value = nullptr;
   if (PyContextVar_Get(g_context_var, Py_None, &value) != 0) {
     PyErr_Clear();

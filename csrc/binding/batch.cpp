@@ -26,7 +26,8 @@ bool score_pairs(PyNode& node, PyObject* actions, PyObject* observations, std::v
   scores.reserve(static_cast<std::size_t>(pairs));
   for (Py_ssize_t i = 0; i < pairs; ++i) {
     Result result;
-    if (!call_node(node, PySequence_Fast_GET_ITEM(actions, i), PySequence_Fast_GET_ITEM(observations, i), result)) {
+    if (!call_node(node, PySequence_Fast_GET_ITEM(actions, i), PySequence_Fast_GET_ITEM(observations, i),
+                   result)) {
       return false;
     }
     if (result.kind != Result::Kind::number) {
@@ -43,8 +44,8 @@ PyObject* batch_of_lists(PyObject* self, PyObject* actions, PyObject* observatio
   PyNode& node = node_of(self);
   const Py_ssize_t pairs = PySequence_Fast_GET_SIZE(actions);
   if (PySequence_Fast_GET_SIZE(observations) != pairs) {
-    return PyErr_Format(PyExc_ValueError, "batch() takes as many actions as observations, got %zd and %zd", pairs,
-                        PySequence_Fast_GET_SIZE(observations));
+    return PyErr_Format(PyExc_ValueError, "batch() takes as many actions as observations, got %zd and %zd",
+                        pairs, PySequence_Fast_GET_SIZE(observations));
   }
   static PyObject* by_node = nullptr;
   static PyObject* from_doubles = nullptr;
@@ -57,8 +58,8 @@ PyObject* batch_of_lists(PyObject* self, PyObject* actions, PyObject* observatio
   std::vector<double> scores;
   Result other;
   if (!score_pairs(node, actions, observations, scores, other)) return nullptr;
-  PyObject* const bytes = PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(scores.data()),
-                                                        static_cast<Py_ssize_t>(scores.size() * sizeof(double)));
+  PyObject* const bytes = PyByteArray_FromStringAndSize(
+      reinterpret_cast<const char*>(scores.data()), static_cast<Py_ssize_t>(scores.size() * sizeof(double)));
   if (bytes == nullptr) return nullptr;
   PyObject* batch = nullptr;
   if (other.object == nullptr) {
@@ -86,7 +87,8 @@ PyObject* rubric_batch(PyObject* self, PyObject* args, PyObject* kwargs) {
   }
   PyObject* const action_list = PySequence_Fast(actions, "batch() takes a sequence of actions");
   PyObject* const observation_list =
-      action_list != nullptr ? PySequence_Fast(observations, "batch() takes a sequence of observations") : nullptr;
+      action_list != nullptr ? PySequence_Fast(observations, "batch() takes a sequence of observations")
+                             : nullptr;
   PyObject* const batch =
       observation_list != nullptr ? batch_of_lists(self, action_list, observation_list) : nullptr;
   Py_XDECREF(action_list);

@@ -68,10 +68,10 @@ SnapshotPosition PyRecorder::take_position() {
   SnapshotPosition position;
   position.episode = own.episode();
   const std::int64_t default_step = fallback.step.load(std::memory_order_relaxed);
-  position.step = own.step.load(std::memory_order_relaxed) == Position::kAutomatic &&
-                          default_step != Position::kAutomatic
-                      ? default_step
-                      : own.take_step();
+  position.step =
+      own.step.load(std::memory_order_relaxed) == Position::kAutomatic && default_step != Position::kAutomatic
+          ? default_step
+          : own.take_step();
   position.group = own.group.load(std::memory_order_relaxed);
   if (position.group == kNoGroup) position.group = fallback.group.load(std::memory_order_relaxed);
   position.sample = own.sample.load(std::memory_order_relaxed);
@@ -209,7 +209,8 @@ bool PyObserver::capture(PyObject* value, Captured& captured) {
   return true;
 }
 
-bool PyObserver::publish(EvalContext& context, PyObject* action, PyObject* observation, std::uint64_t end_tick) {
+bool PyObserver::publish(EvalContext& context, PyObject* action, PyObject* observation,
+                         std::uint64_t end_tick) {
   Captured captured_action, captured_observation;
   if (mode_ != CaptureMode::none &&
       !(capture(action, captured_action) && capture(observation, captured_observation))) {
@@ -222,10 +223,9 @@ bool PyObserver::publish(EvalContext& context, PyObject* action, PyObject* obser
     static PyObject* function = nullptr;
     PyObject* const to_json = import_once(function, "rubriscope._details", "annotations_json");
     PyObject* const inside = static_cast<PyObject*>(context.host_annotations);
-    json = to_json == nullptr
-               ? nullptr
-               : PyObject_CallFunctionObjArgs(to_json, waiting != nullptr ? waiting : Py_None,
-                                              inside != nullptr ? inside : Py_None, nullptr);
+    json = to_json == nullptr ? nullptr
+                              : PyObject_CallFunctionObjArgs(to_json, waiting != nullptr ? waiting : Py_None,
+                                                             inside != nullptr ? inside : Py_None, nullptr);
     Py_XDECREF(waiting);
     Py_ssize_t size = 0;
     const char* const utf8 = json != nullptr ? PyUnicode_AsUTF8AndSize(json, &size) : nullptr;
@@ -362,8 +362,8 @@ bool complete_later(const std::shared_ptr<Observer>& observer, EvalContext& cont
   static PyObject* function = nullptr;
   PyObject* const complete = import_once(function, "rubriscope._device", "complete_later");
   if (complete == nullptr) return false;
-  auto* const deferred =
-      new DeferredSnapshot{observer, EvalContext::copy(context), Py_NewRef(action), Py_NewRef(observation), end_tick};
+  auto* const deferred = new DeferredSnapshot{observer, EvalContext::copy(context), Py_NewRef(action),
+                                              Py_NewRef(observation), end_tick};
   deferred->context->host_annotations = Py_XNewRef(static_cast<PyObject*>(context.host_annotations));
   PyObject* const capsule = PyCapsule_New(deferred, kDeferredCapsule, free_deferred);
   if (capsule == nullptr) return false;

@@ -71,14 +71,21 @@ class PyNode final : public Node {
   std::vector<Hook> forward_hooks;
   std::uint32_t async_hooks{0};
 
+  /// Whether a call needs more than forward() and recording: hooks, strict, a coroutine, an own __call__.
+  bool special{true};
+  void update_special() {
+    special = !pre_hooks.empty() || !forward_hooks.empty() || strict || forward_is_async || overrides_call ||
+              (kind == NodeKind::leaf && !forward_is_function);
+  }
+  bool overrides_call{false};
+
   double last_value{};
   PyObject* last_object{};  ///< owned; the last score where it was no plain float
   bool has_last{false};
 };
 
 struct RubricObject {
-  PyObject_HEAD
-  PyNode node;
+  PyObject_HEAD PyNode node;
 };
 
 extern PyTypeObject RubricType;
@@ -86,6 +93,11 @@ extern PyTypeObject RubricType;
 inline bool is_rubric(PyObject* object) { return PyObject_TypeCheck(object, &RubricType) != 0; }
 inline PyNode& node_of(PyObject* rubric) { return reinterpret_cast<RubricObject*>(rubric)->node; }
 inline PyNode& py(Node& node) { return static_cast<PyNode&>(node); }
+
+/// Whether what was found out about the node's class still holds.
+inline bool is_fresh(const PyNode& node) {
+  return node.forward_version == Py_TYPE(node.owner)->tp_version_tag && node.forward_version != 0;
+}
 
 /// Looks forward() up where the class has changed. False with an exception set.
 bool refresh_forward(PyNode& node);

@@ -72,8 +72,8 @@ class PyObserver final : public Observer {
   /// Writes one snapshot of a finished call, waiting for room without the GIL. False with an exception set.
   bool publish(EvalContext& context, PyObject* action, PyObject* observation, std::uint64_t end_tick);
 
-  /// After publish() gave false: counts and reports the failure and clears it, or keeps it (on_error="raise").
-  /// True when contained.
+  /// After publish() gave false: counts and reports the failure and clears it, or keeps it
+  /// (on_error="raise"). True when contained.
   bool contain();
 
   std::atomic<std::uint64_t> snapshots{0};

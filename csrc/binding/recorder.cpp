@@ -62,8 +62,8 @@ std::shared_ptr<PyRecorder> make_recorder(const std::string& session_id, const s
   std::shared_ptr<Recorder> recorder;
   {
     const py::gil_scoped_release release;
-    recorder = std::make_shared<Recorder>(SessionInfo{session_id, session_name, created_ns, metadata_json}, writer,
-                                          std::move(held), options);
+    recorder = std::make_shared<Recorder>(SessionInfo{session_id, session_name, created_ns, metadata_json},
+                                          writer, std::move(held), options);
   }
   return std::make_shared<PyRecorder>(std::move(recorder));
 }
@@ -101,7 +101,8 @@ py::dict stats_of(const PyRecorder& recorder) {
 }
 
 std::shared_ptr<Position> make_position(const std::string& episode, std::optional<std::int64_t> step,
-                                        std::optional<std::int64_t> group, std::optional<std::int32_t> sample) {
+                                        std::optional<std::int64_t> group,
+                                        std::optional<std::int32_t> sample) {
   auto position = std::make_shared<Position>(episode);
   if (step) position->step = *step;
   if (group) position->group = *group;
@@ -139,9 +140,11 @@ void bind_recorder_type(py::module_& m) {
       .def_property_readonly("closed", [](PyRecorder& recorder) { return recorder.core().closed(); })
       .def("stats", &stats_of)
       .def_property_readonly("session_id", [](PyRecorder& recorder) { return recorder.core().session().id; })
-      .def_property_readonly("session_name", [](PyRecorder& recorder) { return recorder.core().session().name; })
+      .def_property_readonly("session_name",
+                             [](PyRecorder& recorder) { return recorder.core().session().name; })
       .def_property_readonly("writer_id", [](PyRecorder& recorder) { return recorder.core().writer().id; })
-      .def_property_readonly("journal_path", [](PyRecorder& recorder) { return recorder.core().journal_path(); })
+      .def_property_readonly("journal_path",
+                             [](PyRecorder& recorder) { return recorder.core().journal_path(); })
       .def("add_recovered",
            [](PyRecorder& recorder, std::uint64_t recovered, std::uint64_t damaged) {
              recorder.core().recovered += recovered;
@@ -155,8 +158,8 @@ void bind_recorder_type(py::module_& m) {
                 checked(recorder.enter_position(make_position(episode, step, group, sample))));
           },
           py::arg("episode"), py::arg("step"), py::arg("group_id"), py::arg("sample_index"))
-      .def("leave_position",
-           [](PyRecorder& recorder, const py::object& token) { checked(recorder.leave_position(token.ptr())); })
+      .def("leave_position", [](PyRecorder& recorder,
+                                const py::object& token) { checked(recorder.leave_position(token.ptr())); })
       .def("annotate",
            [](PyRecorder& recorder, const py::dict& mapping) { checked(recorder.annotate(mapping.ptr())); })
       .def(
@@ -171,8 +174,7 @@ void bind_recorder_type(py::module_& m) {
           },
           py::arg("names"), py::arg("values"), py::arg("step"))
       .def_property(
-          "episode_id",
-          [](PyRecorder& recorder) { return recorder.position()->episode(); },
+          "episode_id", [](PyRecorder& recorder) { return recorder.position()->episode(); },
           [](PyRecorder& recorder, const std::string& episode) {
             const auto before = recorder.core().default_position.load();
             auto fresh = std::make_shared<Position>(episode);
@@ -205,8 +207,8 @@ void bind_observer(py::module_& m) {
                                     py::cast<std::string>(py::repr(capture)));
              }
              const bool callable = mode == PyObserver::CaptureMode::callable;
-             return std::make_shared<PyObserver>(std::move(recorder), mode, callable ? capture.ptr() : nullptr,
-                                                 raise_errors);
+             return std::make_shared<PyObserver>(std::move(recorder), mode,
+                                                 callable ? capture.ptr() : nullptr, raise_errors);
            }),
            py::arg("recorder"), py::arg("capture"), py::arg("raise_errors"))
       .def("attach",
@@ -217,12 +219,13 @@ void bind_observer(py::module_& m) {
              }
              attach(node_of(rubric.ptr()), observer);
            })
-      .def("detach", [](PyObserver& observer,
-                        const py::object& rubric) { detach(node_of(rubric.ptr()), observer); })
+      .def("detach",
+           [](PyObserver& observer, const py::object& rubric) { detach(node_of(rubric.ptr()), observer); })
       .def_property_readonly("snapshots", [](PyObserver& observer) { return observer.snapshots.load(); })
       .def_property_readonly("failures", [](PyObserver& observer) { return observer.failures.load(); });
 
-  m.def("_is_observed", [](const py::object& rubric) { return node_of(rubric.ptr()).observation() != nullptr; });
+  m.def("_is_observed",
+        [](const py::object& rubric) { return node_of(rubric.ptr()).observation() != nullptr; });
   m.def("_kind", [](const py::object& rubric) {
     PyNode& node = node_of(rubric.ptr());
     checked(refresh_forward(node));
@@ -238,8 +241,9 @@ void bind_observer(py::module_& m) {
       .def("record", [](BatchContexts& contexts, const py::object& rubric, std::size_t pair, double value,
                         std::uint64_t start,
                         std::uint64_t end) { contexts.record(rubric.ptr(), pair, value, start, end); })
-      .def("fail", [](BatchContexts& contexts, const py::object& rubric, std::size_t pair, const py::object& error,
-                      std::uint64_t start) { contexts.fail(rubric.ptr(), pair, error.ptr(), start); })
+      .def("fail",
+           [](BatchContexts& contexts, const py::object& rubric, std::size_t pair, const py::object& error,
+              std::uint64_t start) { contexts.fail(rubric.ptr(), pair, error.ptr(), start); })
       .def("call",
            [](BatchContexts& contexts, const py::object& rubric, std::size_t pair, const py::object& action,
               const py::object& observation) {
@@ -306,7 +310,8 @@ void bind_recovery(py::module_& m) {
         return as_dict(report);
       },
       py::arg("base_dir"), py::arg("sinks"), py::arg("progress") = py::none(),
-      "Delivers what the ownerless journals under base_dir hold. `sinks` is a list of sinks, or a function from a "
+      "Delivers what the ownerless journals under base_dir hold. `sinks` is a list of sinks, or a function "
+      "from a "
       "target to a sink (or None where it cannot be opened here).");
   m.def("list_journals", [](const std::filesystem::path& base_dir) {
     py::list journals;

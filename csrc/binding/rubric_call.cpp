@@ -25,30 +25,91 @@ class Keep {
 
 // ---- Leaves
 
-bool call_python_forward(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
-  PyObject* given = nullptr;
-  if (node.forward_is_function) {
-    PyObject* arguments[] = {node.owner, action, observation};
-    given = reinterpret_cast<PyFunctionObject*>(node.forward)->vectorcall(node.forward, arguments, 3, nullptr);
-  } else {
-    static PyObject* name = nullptr;
-    PyObject* arguments[] = {node.owner, action, observation};
-    given = PyObject_VectorcallMethod(interned(name, "forward"), arguments, 3, nullptr);
+// Takes over what forward() gave. False with an exception set.
+inline bool take_given(PyObject* given, Result& out) {
+  if (given == nullptr) [[unlikely]] {
+    return false;
   }
-  if (given == nullptr) return false;
   out.clear();
   out.object = given;
-  if (PyFloat_CheckExact(given)) {
+  if (PyFloat_CheckExact(given)) [[likely]] {
     out.value = PyFloat_AS_DOUBLE(given);
     return true;
   }
   return classify(out);
 }
 
+// forward() as a plain function of the class.
+inline bool call_function(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  PyObject* arguments[] = {node.owner, action, observation};
+  return take_given(
+      reinterpret_cast<PyFunctionObject*>(node.forward)->vectorcall(node.forward, arguments, 3, nullptr),
+      out);
+}
+
+bool call_python_forward(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  if (node.forward_is_function) return call_function(node, action, observation, out);
+  static PyObject* name = nullptr;
+  PyObject* arguments[] = {node.owner, action, observation};
+  return take_given(PyObject_VectorcallMethod(interned(name, "forward"), arguments, 3, nullptr), out);
+}
+
+// What most calls end with: a plain number, and at most one observed call to note it in. False: not handled.
+inline bool finish_plain(PyNode& node, const Result& result, EvalContext* context, std::uint64_t start) {
+  if (result.kind != Result::Kind::number || node.last_object != nullptr) return false;
+  if (result.object != nullptr && !PyFloat_CheckExact(result.object)) return false;
+  if (context == nullptr) {
+    if (node.is_member) return false;
+  } else {
+    if (context->parent() != nullptr || !std::isfinite(result.value)) return false;
+    const std::uint64_t end = node.kind == NodeKind::leaf ? ticks() : context->last_tick;
+    if (!context->record(node, result.value, Status::scored, start, end) && node.is_member) return false;
+    context->last_tick = end;
+  }
+  node.has_last = true;
+  node.last_value = result.value;
+  return true;
+}
+
+// forward() gave an awaitable: the caller gets the coroutine that finishes the call.
+[[gnu::cold, gnu::noinline]] bool suspend(PyNode& node, PyObject* action, PyObject* observation,
+                                          EvalContext* context, EvalContext* root, std::uint64_t start,
+                                          Result& out) {
+  PyObject* const coroutine = make_coroutine(node, action, observation, context, root, start, out.object);
+  if (coroutine == nullptr) {
+    out.clear();
+    return false;
+  }
+  Py_DECREF(out.object);
+  out.object = coroutine;
+  return true;
+}
+
+bool run_container(PyNode& node, NodeKind kind, PyObject* action, PyObject* observation, Result& out);
+
+// A call without hooks, strict or an async forward(). `root` is the context when this node owns it.
+inline bool call_plain(PyNode& node, PyObject* action, PyObject* observation, EvalContext* context,
+                       EvalContext* root, Result& out) {
+  const std::uint64_t start = context != nullptr ? context->last_tick : 0;
+  const bool ok = node.kind == NodeKind::leaf ? call_function(node, action, observation, out)
+                                              : run_container(node, node.kind, action, observation, out);
+  if (!ok) [[unlikely]] {
+    record_failure(node, context, start);
+    return false;
+  }
+  if (finish_plain(node, out, context, start)) return true;
+  if (out.kind == Result::Kind::awaitable)
+    return suspend(node, action, observation, context, root, start, out);
+  return finish_call(node, out, context, start);
+}
+
 // ---- Containers
 
 // A child whose class overrides __call__ is called as Python would.
 bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& out) {
+  if (is_fresh(child) && !child.special && child.observation() == nullptr) {
+    return call_plain(child, action, observation, active_context(), nullptr, out);
+  }
   if (Py_TYPE(child.owner)->tp_call == rubric_call) return call_node(child, action, observation, out);
   PyObject* const given = PyObject_CallFunctionObjArgs(child.owner, action, observation, nullptr);
   if (given == nullptr) return false;
@@ -58,11 +119,13 @@ bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& 
 }
 
 // Hands a container that met an awaitable to its Python continuation (rubriscope/_async.py).
-bool continue_async(const char* function, PyObject* continuation_args, Result& out) {
+[[gnu::cold, gnu::noinline]] bool continue_async(const char* function, PyObject* continuation_args,
+                                                 Result& out) {
   if (continuation_args == nullptr) return false;
   PyObject* cache = nullptr;
   PyObject* const callable = import_once(cache, "rubriscope._async", function);
-  PyObject* const coroutine = callable != nullptr ? PyObject_CallObject(callable, continuation_args) : nullptr;
+  PyObject* const coroutine =
+      callable != nullptr ? PyObject_CallObject(callable, continuation_args) : nullptr;
   Py_XDECREF(callable);
   Py_DECREF(continuation_args);
   if (coroutine == nullptr) return false;
@@ -72,7 +135,8 @@ bool continue_async(const char* function, PyObject* continuation_args, Result& o
   return true;
 }
 
-bool not_a_number(PyNode& container, const Node::Child& child, const Result& result) {
+[[gnu::cold, gnu::noinline]] bool not_a_number(PyNode& container, const Node::Child& child,
+                                               const Result& result) {
   PyErr_Format(PyExc_TypeError, "%s: child '%s' (%s) gave %s, expected a number",
                container.class_name().c_str(), child.name.c_str(), child.node->class_name().c_str(),
                Py_TYPE(result.object)->tp_name);
@@ -80,7 +144,7 @@ bool not_a_number(PyNode& container, const Node::Child& child, const Result& res
 }
 
 // Combines through rubriscope/_tensors.py, where a score must stay on its device or has several numbers.
-bool combine_tensors(const char* function, PyObject* arguments, Result& out) {
+[[gnu::cold, gnu::noinline]] bool combine_tensors(const char* function, PyObject* arguments, Result& out) {
   if (arguments == nullptr) return false;
   PyObject* cache = nullptr;
   PyObject* const callable = import_once(cache, "rubriscope._tensors", function);
@@ -93,7 +157,7 @@ bool combine_tensors(const char* function, PyObject* arguments, Result& out) {
   return classify(out);
 }
 
-bool run_sequential(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+[[gnu::noinline]] bool run_sequential(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
   out.set_number(rules::kEmptySequence);
   Result deferred;  // the combination of the tensors so far that could not be tested for 0
   Py_ssize_t item = -1;
@@ -142,7 +206,7 @@ bool run_sequential(PyNode& node, PyObject* action, PyObject* observation, Resul
   return true;
 }
 
-bool run_gate(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+[[gnu::noinline]] bool run_gate(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
   for (const auto& entry : node.children()) {
     if (!entry.item) continue;
     PyNode& child = py(*entry.node);
@@ -166,7 +230,7 @@ bool run_gate(PyNode& node, PyObject* action, PyObject* observation, Result& out
 }
 
 // The results of all children so far as a list; on an error closes the coroutines among them.
-void close_awaitables(PyObject* results) {
+[[gnu::cold, gnu::noinline]] void close_awaitables(PyObject* results) {
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(results); ++i) {
@@ -180,8 +244,9 @@ void close_awaitables(PyObject* results) {
 }
 
 // The general weighted sum: some child gave an awaitable or a tensor. `total` holds the first `done` items.
-bool run_weighted_sum_objects(PyNode& node, std::size_t begin, double total, Result& first, PyObject* action,
-                              PyObject* observation, Result& out) {
+[[gnu::cold, gnu::noinline]] bool run_weighted_sum_objects(PyNode& node, std::size_t begin, double total,
+                                                           Result& first, PyObject* action,
+                                                           PyObject* observation, Result& out) {
   PyObject* const results = PyList_New(0);
   PyObject* const weights = PyList_New(0);
   bool any_awaitable = false;
@@ -217,7 +282,7 @@ bool run_weighted_sum_objects(PyNode& node, std::size_t begin, double total, Res
   return ok;
 }
 
-bool run_weighted_sum(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+[[gnu::noinline]] bool run_weighted_sum(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
   double total = 0.0;
   Result part;
   for (std::size_t i = 0; i < node.children().size(); ++i) {
@@ -246,9 +311,18 @@ bool run_weighted_sum(PyNode& node, PyObject* action, PyObject* observation, Res
   return true;
 }
 
+bool run_container(PyNode& node, NodeKind kind, PyObject* action, PyObject* observation, Result& out) {
+  if (Py_EnterRecursiveCall(" in a rubric tree") != 0) return false;
+  const bool ok = kind == NodeKind::weighted_sum ? run_weighted_sum(node, action, observation, out)
+                  : kind == NodeKind::gate       ? run_gate(node, action, observation, out)
+                                                 : run_sequential(node, action, observation, out);
+  Py_LeaveRecursiveCall();
+  return ok;
+}
+
 // ---- Recording
 
-std::string exception_text() {
+[[gnu::cold, gnu::noinline]] std::string exception_text() {
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
@@ -268,7 +342,7 @@ std::string exception_text() {
   return text;
 }
 
-void note_score_details(PyNode& node, EvalContext& context, PyObject* score) {
+[[gnu::cold, gnu::noinline]] void note_score_details(PyNode& node, EvalContext& context, PyObject* score) {
   static PyObject* explanation_name = nullptr;
   static PyObject* function = nullptr;
   PyObject* const explanation = PyObject_GetAttr(score, interned(explanation_name, "explanation"));
@@ -288,7 +362,8 @@ void note_score_details(PyNode& node, EvalContext& context, PyObject* score) {
   PyObject* const callable = import_once(function, "rubriscope._details", "metadata_json");
   PyObject* const json = callable != nullptr ? PyObject_CallOneArg(callable, score) : nullptr;
   Py_ssize_t size = 0;
-  const char* const utf8 = json != nullptr && json != Py_None ? PyUnicode_AsUTF8AndSize(json, &size) : nullptr;
+  const char* const utf8 =
+      json != nullptr && json != Py_None ? PyUnicode_AsUTF8AndSize(json, &size) : nullptr;
   if (utf8 != nullptr) {
     for (EvalContext* c = &context; c != nullptr; c = c->parent()) {
       c->note(node, ExtraTag::score_metadata, {utf8, static_cast<std::size_t>(size)});
@@ -298,7 +373,7 @@ void note_score_details(PyNode& node, EvalContext& context, PyObject* score) {
   if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(score);
 }
 
-void count_outside(PyNode& node) {
+[[gnu::cold, gnu::noinline]] void count_outside(PyNode& node) {
   if (const auto observation = node.member_of.lock()) observation->count_unattributed();
 }
 
@@ -307,11 +382,10 @@ void record(PyNode& node, EvalContext* context, double value, Status status, std
             std::uint64_t start, std::uint64_t end) {
   bool found = false;
   for (EvalContext* c = context; c != nullptr; c = c->parent()) {
-    c->found_ = false;
-    c->record(node, value, status, start, end);
+    const bool in_tree = c->record(node, value, status, start, end);
     c->last_tick = end;
-    found |= c->found_;
-    if (c->found_ && !reason.empty()) c->note(node, ExtraTag::reason, reason);
+    found |= in_tree;
+    if (in_tree && !reason.empty()) c->note(node, ExtraTag::reason, reason);
   }
   if (!found && node.is_member) count_outside(node);
 }
@@ -397,21 +471,8 @@ bool run_hooks(const std::vector<Hook>& hooks, PyObject* const* arguments, std::
 }
 
 bool run_forward(PyNode& node, NodeKind kind, PyObject* action, PyObject* observation, Result& out) {
-  switch (kind) {
-    case NodeKind::leaf:
-      return call_python_forward(node, action, observation, out);
-    case NodeKind::sequential:
-    case NodeKind::gate:
-    case NodeKind::weighted_sum: {
-      if (Py_EnterRecursiveCall(" in a rubric tree") != 0) return false;
-      const bool ok = kind == NodeKind::weighted_sum ? run_weighted_sum(node, action, observation, out)
-                      : kind == NodeKind::gate       ? run_gate(node, action, observation, out)
-                                                          : run_sequential(node, action, observation, out);
-      Py_LeaveRecursiveCall();
-      return ok;
-    }
-  }
-  Py_UNREACHABLE();
+  return kind == NodeKind::leaf ? call_python_forward(node, action, observation, out)
+                                : run_container(node, kind, action, observation, out);
 }
 
 void record_failure(PyNode& node, EvalContext* context, std::uint64_t start) {
@@ -438,8 +499,8 @@ bool finish_call(PyNode& node, Result& result, EvalContext* context, std::uint64
   if (node.strict && !finite && result.kind != Result::Kind::deferred) {
     PyObject* const shown = result.take();
     if (shown != nullptr) {
-      PyErr_Format(PyExc_ValueError, "%s (strict) gave %R, expected a finite number", node.class_name().c_str(),
-                   shown);
+      PyErr_Format(PyExc_ValueError, "%s (strict) gave %R, expected a finite number",
+                   node.class_name().c_str(), shown);
       Py_DECREF(shown);
     }
     record_failure(node, context, start);
@@ -489,12 +550,9 @@ bool run_forward_hooks(PyNode& node, PyObject* action, PyObject* observation, Re
   return ok;
 }
 
-// One node's call inside a context (or none). `root` is the context when this node owns it.
-bool call_in_context(PyNode& node, PyObject* action, PyObject* observation, EvalContext* context,
-                     EvalContext* root, Result& out) {
-  if (Py_TYPE(node.owner)->tp_version_tag != node.forward_version || node.forward_version == 0) {
-    if (!refresh_forward(node)) return false;
-  }
+// A call with hooks, strict, or a forward() that is no plain function.
+[[gnu::noinline]] bool call_special(PyNode& node, PyObject* action, PyObject* observation,
+                                    EvalContext* context, EvalContext* root, Result& out) {
   if (node.forward_is_async || node.async_hooks != 0) {
     PyObject* const coroutine = make_coroutine(node, action, observation, context, root, 0, nullptr);
     if (coroutine == nullptr) return false;
@@ -516,14 +574,7 @@ bool call_in_context(PyNode& node, PyObject* action, PyObject* observation, Eval
     return false;
   }
   if (out.kind == Result::Kind::awaitable) {
-    PyObject* const coroutine = make_coroutine(node, action, observation, context, root, start, out.object);
-    if (coroutine == nullptr) {
-      out.clear();
-      return false;
-    }
-    Py_DECREF(out.object);
-    out.object = coroutine;
-    return true;
+    return suspend(node, action, observation, context, root, start, out);
   }
   if (!finish_call(node, out, context, start)) return false;
   if (!node.forward_hooks.empty() && !run_forward_hooks(node, action, observation, out)) {
@@ -531,6 +582,14 @@ bool call_in_context(PyNode& node, PyObject* action, PyObject* observation, Eval
     return false;
   }
   return true;
+}
+
+// One node's call inside a context (or none). `root` is the context when this node owns it.
+inline bool call_in_context(PyNode& node, PyObject* action, PyObject* observation, EvalContext* context,
+                            EvalContext* root, Result& out) {
+  if (!is_fresh(node) && !refresh_forward(node)) return false;
+  return node.special ? call_special(node, action, observation, context, root, out)
+                      : call_plain(node, action, observation, context, root, out);
 }
 
 bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, Result& out) {

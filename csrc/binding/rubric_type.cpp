@@ -84,7 +84,8 @@ bool collect_descendants(PyNode& node, const std::string& prefix, bool named, Py
   for (const auto& child : node.children()) {
     const std::string path = prefix.empty() ? child.name : prefix + "." + child.name;
     PyNode& below = py(*child.node);
-    PyObject* const entry = named ? Py_BuildValue("(NO)", name_object(path), below.owner) : Py_NewRef(below.owner);
+    PyObject* const entry =
+        named ? Py_BuildValue("(NO)", name_object(path), below.owner) : Py_NewRef(below.owner);
     if (entry == nullptr) return false;
     const int status = PyList_Append(list, entry);
     Py_DECREF(entry);
@@ -137,7 +138,8 @@ PyObject* rubric_named_rubrics(PyObject* self, PyObject* args, PyObject* kwargs)
 
 PyObject* rubric_get_rubric(PyObject* self, PyObject* path) {
   if (!PyUnicode_Check(path)) {
-    return PyErr_Format(PyExc_TypeError, "get_rubric() takes a dotted path as str, got %s", Py_TYPE(path)->tp_name);
+    return PyErr_Format(PyExc_TypeError, "get_rubric() takes a dotted path as str, got %s",
+                        Py_TYPE(path)->tp_name);
   }
   std::string_view text;
   if (!text_of(path, text)) return nullptr;
@@ -208,10 +210,13 @@ PyObject* add_hook(PyObject* self, PyObject* callable, bool pre) {
   Py_DECREF(answer);
   (pre ? node.pre_hooks : node.forward_hooks).push_back(hook);
   if (hook.is_async) ++node.async_hooks;
+  node.update_special();
   return PyObject_CallFunction(handle_type, "OK", self, static_cast<unsigned long long>(hook.id));
 }
 
-PyObject* rubric_register_forward_pre_hook(PyObject* self, PyObject* hook) { return add_hook(self, hook, true); }
+PyObject* rubric_register_forward_pre_hook(PyObject* self, PyObject* hook) {
+  return add_hook(self, hook, true);
+}
 PyObject* rubric_register_forward_hook(PyObject* self, PyObject* hook) { return add_hook(self, hook, false); }
 
 // _remove_hook(id) -> whether it was there.
@@ -225,6 +230,7 @@ PyObject* rubric_remove_hook(PyObject* self, PyObject* id_object) {
       PyObject* const callable = at->callable;
       if (at->is_async) --node.async_hooks;
       hooks->erase(at);
+      node.update_special();
       Py_DECREF(callable);
       Py_RETURN_TRUE;
     }
@@ -250,7 +256,8 @@ PyObject* rubric_state_dict(PyObject*, PyObject*) { return PyDict_New(); }
 
 PyObject* rubric_load_state_dict(PyObject*, PyObject* state) {
   if (!PyMapping_Check(state)) {
-    return PyErr_Format(PyExc_TypeError, "load_state_dict() takes a mapping, got %s", Py_TYPE(state)->tp_name);
+    return PyErr_Format(PyExc_TypeError, "load_state_dict() takes a mapping, got %s",
+                        Py_TYPE(state)->tp_name);
   }
   Py_RETURN_NONE;
 }
@@ -261,16 +268,17 @@ PyObject* rubric_getstate(PyObject* self, PyObject*) {
   if (attributes == nullptr) return nullptr;
   PyObject* const children = PyList_New(0);
   for (const auto& child : node.children()) {
-    PyObject* const entry = Py_BuildValue("(NOdN)", name_object(child.name), py(*child.node).owner, child.weight,
-                                          PyBool_FromLong(child.item));
+    PyObject* const entry = Py_BuildValue("(NOdN)", name_object(child.name), py(*child.node).owner,
+                                          child.weight, PyBool_FromLong(child.item));
     if (children == nullptr || entry == nullptr || PyList_Append(children, entry) != 0) return nullptr;
     Py_DECREF(entry);
   }
   PyObject* const copy = PyDict_Copy(attributes);
   Py_DECREF(attributes);
-  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:d,s:N}", "attributes", copy, "rubric_children", children, "pre_hooks",
-                       hooks_list(node.pre_hooks), "forward_hooks", hooks_list(node.forward_hooks), "threshold",
-                       node.threshold, "strict", PyBool_FromLong(node.strict));
+  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:d,s:N}", "attributes", copy, "rubric_children", children,
+                       "pre_hooks", hooks_list(node.pre_hooks), "forward_hooks",
+                       hooks_list(node.forward_hooks), "threshold", node.threshold, "strict",
+                       PyBool_FromLong(node.strict));
 }
 
 bool add_hooks(PyObject* self, PyObject* list, bool pre) {
@@ -314,6 +322,7 @@ PyObject* rubric_setstate(PyObject* self, PyObject* state) {
     PyObject* const strict = PyDict_GetItemString(state, "strict");
     if (threshold != nullptr) node.threshold = PyFloat_AsDouble(threshold);
     node.strict = strict == Py_True;
+    node.update_special();
     if (PyErr_Occurred() != nullptr) return nullptr;
   }
   // A subclass with its own __getstate__ gives plain attributes: rubrics among them register themselves.
@@ -349,6 +358,7 @@ int rubric_set_strict(PyObject* self, PyObject* value, void*) {
   const int truth = value != nullptr ? PyObject_IsTrue(value) : 0;
   if (truth < 0) return -1;
   node_of(self).strict = truth != 0;
+  node_of(self).update_special();
   return 0;
 }
 
@@ -364,7 +374,8 @@ int rubric_set_threshold(PyObject* self, PyObject* value, void*) {
 // ---- forward
 
 PyObject* rubric_forward(PyObject* self, PyObject*) {
-  return PyErr_Format(PyExc_NotImplementedError, "%s has no forward(action, observation)", Py_TYPE(self)->tp_name);
+  return PyErr_Format(PyExc_NotImplementedError, "%s has no forward(action, observation)",
+                      Py_TYPE(self)->tp_name);
 }
 
 template <NodeKind kind>
@@ -387,9 +398,10 @@ PyObject* rubric_new(PyTypeObject* type, PyObject*, PyObject*) {
     return refused;
   }
   if (_PyType_Lookup(type, interned(name, "forward")) == g_base_forward) {
-    return PyErr_Format(PyExc_TypeError,
-                        "can't instantiate %s: it has no forward(action, observation); define one in a subclass",
-                        type->tp_name);
+    return PyErr_Format(
+        PyExc_TypeError,
+        "can't instantiate %s: it has no forward(action, observation); define one in a subclass",
+        type->tp_name);
   }
   PyObject* const self = type->tp_alloc(type, 0);
   if (self == nullptr) return nullptr;
@@ -403,6 +415,7 @@ int rubric_init(PyObject* self, PyObject* args, PyObject* kwargs) {
   int strict = node_of(self).strict;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$p:Rubric", const_cast<char**>(names), &strict)) return -1;
   node_of(self).strict = strict != 0;
+  node_of(self).update_special();
   return 0;
 }
 
@@ -424,6 +437,7 @@ int rubric_clear(PyObject* self) {
     dropped.swap(*hooks);
     for (const auto& hook : dropped) Py_DECREF(hook.callable);
   }
+  node.update_special();
   Py_CLEAR(node.last_object);
   return 0;
 }
@@ -443,15 +457,18 @@ PyObject* rubric_repr(PyObject* self) {
 
 PyMethodDef g_methods[] = {
     {"forward", rubric_forward, METH_VARARGS,
-     "forward(action, observation)\n--\n\nComputes the score. Subclasses define it, sync or async; the score is a "
+     "forward(action, observation)\n--\n\nComputes the score. Subclasses define it, sync or async; the score "
+     "is a "
      "number,\nan rs.Score or a 0-dim tensor."},
     {"_forward_sequential", container_forward<NodeKind::sequential>, METH_VARARGS, nullptr},
     {"_forward_gate", container_forward<NodeKind::gate>, METH_VARARGS, nullptr},
     {"_forward_weighted_sum", container_forward<NodeKind::weighted_sum>, METH_VARARGS, nullptr},
     {"batch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(rubric_batch)),
      METH_VARARGS | METH_KEYWORDS,
-     "batch(actions, observations)\n--\n\nScores N pairs in one call and makes N snapshots.\n\nReturns a float64 "
-     "tensor of shape (N,) on the scores' device (CPU for numbers).\nRaises ValueError when the lengths differ. "
+     "batch(actions, observations)\n--\n\nScores N pairs in one call and makes N snapshots.\n\nReturns a "
+     "float64 "
+     "tensor of shape (N,) on the scores' device (CPU for numbers).\nRaises ValueError when the lengths "
+     "differ. "
      "A rubric may override\nforward_batch(actions, observations) -> N scores."},
     {"children", rubric_children, METH_NOARGS, "children()\n--\n\nIterates over the immediate children."},
     {"named_children", rubric_named_children, METH_NOARGS,
@@ -461,15 +478,18 @@ PyMethodDef g_methods[] = {
      METH_VARARGS | METH_KEYWORDS,
      "named_rubrics(prefix='')\n--\n\nIterates over (dotted path, rubric) of all descendants, depth first."},
     {"get_rubric", rubric_get_rubric, METH_O,
-     "get_rubric(path)\n--\n\nThe descendant at a dotted path, such as 'grounding.fuzzy'.\n\nRaises KeyError that "
+     "get_rubric(path)\n--\n\nThe descendant at a dotted path, such as 'grounding.fuzzy'.\n\nRaises KeyError "
+     "that "
      "names the missing part and what exists there."},
     {"register_forward_pre_hook", rubric_register_forward_pre_hook, METH_O,
      "register_forward_pre_hook(hook)\n--\n\nCalls hook(rubric, action, observation), sync or async, before "
      "forward().\n\nReturns a handle with .remove(), also a context manager."},
     {"register_forward_hook", rubric_register_forward_hook, METH_O,
-     "register_forward_hook(hook)\n--\n\nCalls hook(rubric, action, observation, score), sync or async, after "
+     "register_forward_hook(hook)\n--\n\nCalls hook(rubric, action, observation, score), sync or async, "
+     "after "
      "forward().\n\nReturns a handle with .remove(), also a context manager."},
-    {"reset", rubric_reset, METH_NOARGS, "reset()\n--\n\nForgets internal state; override where there is some."},
+    {"reset", rubric_reset, METH_NOARGS,
+     "reset()\n--\n\nForgets internal state; override where there is some."},
     {"state_dict", rubric_state_dict, METH_NOARGS, "state_dict()\n--\n\nConfiguration for a checkpoint."},
     {"load_state_dict", rubric_load_state_dict, METH_O,
      "load_state_dict(state)\n--\n\nLoads what state_dict() gave."},
@@ -506,7 +526,8 @@ PyTypeObject RubricType = [] {
   type.tp_setattro = rubric_setattro;
   type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC;
   type.tp_doc =
-      "A reward function in a tree (OpenEnv RFC 004).\n\nSubclasses define forward(action, observation) -> score; "
+      "A reward function in a tree (OpenEnv RFC 004).\n\nSubclasses define forward(action, observation) -> "
+      "score; "
       "rubrics assigned as\nattributes become children. Calling a rubric runs its hooks and forward().";
   type.tp_traverse = rubric_traverse;
   type.tp_clear = rubric_clear;
@@ -548,7 +569,9 @@ bool refresh_forward(PyNode& node) {
     node.forward_is_async = answer == Py_True;
     Py_DECREF(answer);
   }
+  node.overrides_call = type->tp_call != rubric_call;
   node.forward_version = type->tp_version_tag;
+  node.update_special();
   return true;
 }
 

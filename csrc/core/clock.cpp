@@ -132,6 +132,14 @@ std::uint64_t ticks_to_ns(std::uint64_t tick_count) {
   return static_cast<std::uint64_t>((static_cast<unsigned __int128>(tick_count) * ratio) >> kRatioBits);
 }
 
+void ticks_to_ns(const std::uint64_t* tick_counts, std::uint64_t* ns, std::size_t count) {
+  const std::uint64_t number = g_current.load(std::memory_order_acquire);
+  const std::uint64_t ratio = g_anchors[number % kAnchors].ratio.load(std::memory_order_relaxed);
+  for (std::size_t i = 0; i < count; ++i) {
+    ns[i] = static_cast<std::uint64_t>((static_cast<unsigned __int128>(tick_counts[i]) * ratio) >> kRatioBits);
+  }
+}
+
 ClockTimes clock_times(std::uint64_t at_ticks) {
   const AnchorCopy anchor = read_anchor();
   const std::int64_t since = scaled(static_cast<std::int64_t>(at_ticks - anchor.ticks), anchor.ratio);

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #if defined(__x86_64__)
@@ -46,6 +47,9 @@ inline std::uint64_t ticks() {
 
 /// A duration in ticks as nanoseconds.
 std::uint64_t ticks_to_ns(std::uint64_t tick_count);
+
+/// `count` durations at once, with one look at the ratio.
+void ticks_to_ns(const std::uint64_t* tick_counts, std::uint64_t* ns, std::size_t count);
 
 /// Wall clock (ns since the Unix epoch) at a point given by ticks().
 std::int64_t wall_ns(std::uint64_t at_ticks);

@@ -4,13 +4,11 @@
 
 namespace rubriscope {
 
+__thread EvalContext* t_current_context = nullptr;
+
 namespace {
-// Pointers only: a larger thread-local in initial-exec TLS makes dlopen fail.
-__attribute__((tls_model("initial-exec"))) thread_local EvalContext* t_current = nullptr;
 __attribute__((tls_model("initial-exec"))) thread_local EvalContext* t_free = nullptr;
 }  // namespace
-
-EvalContext*& current_context() { return t_current; }
 
 // Frees the pool of a thread that ends. Touched only where a context is allocated.
 struct EvalContextPool {
@@ -60,7 +58,6 @@ void EvalContext::reset(std::shared_ptr<const TreeShape> shape, EvalContext* par
   std::fill_n(durations_.begin(), n, 0);
   repeats_.clear();
   extras_.clear();
-  found_ = false;
   host_handle = nullptr;
   host_annotations = nullptr;
   host_pending = nullptr;

@@ -1,5 +1,5 @@
-// What one call of an observed root has found so far: one entry per node. Contexts come from a pool, so a call
-// in the steady state allocates nothing.
+// What one call of an observed root has found so far: one entry per node. Contexts come from a pool, so a
+// call in the steady state allocates nothing.
 #pragma once
 
 #include <algorithm>
@@ -49,14 +49,14 @@ class EvalContext {
   const TreeShape& shape() const { return *shape_; }
   EvalContext* parent() const { return parent_; }
 
-  /// Records a score. Durations run from `start` to `end`; both are ticks().
-  void record(const Node& node, double value, Status status, std::uint64_t start, std::uint64_t end) {
+  /// Records a score. Durations run from `start` to `end`; both are ticks(). False: not a node of this tree.
+  bool record(const Node& node, double value, Status status, std::uint64_t start, std::uint64_t end) {
     const std::uint32_t slot = shape_->slot_of(node);
-    if (slot == TreeShape::kNotInTree) return;
+    if (slot == TreeShape::kNotInTree) return false;
     durations_[slot] = end - start + (statuses_[slot] == Status::skipped ? 0 : repeated(slot));
     statuses_[slot] = status;
     scores_[slot] = value;
-    found_ = true;
+    return true;
   }
 
   /// Adds to a node's explanation, reason or score metadata; ignored for a node of another tree.
@@ -67,7 +67,7 @@ class EvalContext {
     const std::size_t n = shape_->size();
     std::memcpy(scores, scores_.data(), n * sizeof *scores);
     std::memcpy(statuses, statuses_.data(), n);
-    for (std::size_t i = 0; i < n; ++i) durations_ns[i] = ticks_to_ns(durations_[i]);
+    ticks_to_ns(durations_.data(), durations_ns, n);
   }
 
   /// A pending score has arrived.
@@ -82,8 +82,6 @@ class EvalContext {
   const ExtrasBuffer& extras() const { return extras_; }
   ExtrasBuffer& extras() { return extras_; }
 
-  /// Whether the node recorded last was part of this tree; cleared by the caller.
-  bool found_{false};
   std::uint64_t last_tick{0};  ///< where the next node's time starts
   /// The binding's own data for this call, owned by it.
   void* host_handle{nullptr};       ///< Python: the handle shared with coroutines
@@ -105,8 +103,11 @@ class EvalContext {
   ExtrasBuffer extras_;
 };
 
-/// The observed call that this thread is in, innermost first; nullptr outside of one.
-EvalContext*& current_context();
+/// The observed call that this thread is in, innermost first; nullptr outside of one. A bare pointer in
+/// initial-exec TLS: a larger thread-local there makes dlopen fail, and any other model costs a call to read.
+extern __thread EvalContext* t_current_context __attribute__((tls_model("initial-exec")));
+
+inline EvalContext*& current_context() { return t_current_context; }
 
 /// A reason text for a score that is not a finite number.
 std::string_view not_finite_reason(double value);

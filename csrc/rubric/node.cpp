@@ -54,7 +54,8 @@ bool TreeShape::same_nodes(const TreeShape& other) const {
 }
 
 std::uint32_t TreeShape::find(const Node& node) const {
-  const auto at = std::lower_bound(index_.begin(), index_.end(), std::pair<const Node*, std::uint32_t>{&node, 0});
+  const auto at =
+      std::lower_bound(index_.begin(), index_.end(), std::pair<const Node*, std::uint32_t>{&node, 0});
   const std::uint32_t slot = at != index_.end() && at->first == &node ? at->second : kNotInTree;
   node.slot_cache_.store(std::uint64_t{id_} << 32 | slot, std::memory_order_relaxed);
   return slot;
@@ -80,8 +81,9 @@ Node& Node::at_path(std::string_view path) {
       std::string there;
       for (const auto& c : node->children_) there += (there.empty() ? "" : ", ") + c.name;
       const std::string where = begin == 0 ? "the root" : "'" + std::string(path.substr(0, begin - 1)) + "'";
-      throw KeyError("no rubric '" + std::string(path) + "': " + where + " has no child '" + std::string(part) +
-                     "'" + (there.empty() ? ", it has no children" : "; its children are " + there));
+      throw KeyError("no rubric '" + std::string(path) + "': " + where + " has no child '" +
+                     std::string(part) + "'" +
+                     (there.empty() ? ", it has no children" : "; its children are " + there));
     }
     node = child->node;
     if (dot == std::string_view::npos) return *node;
@@ -108,12 +110,13 @@ void Node::structure_changed() {
 
 Node* Node::set_child(std::string_view name, Node& child, double weight, bool item) {
   if (name.empty() || name.find('.') != std::string_view::npos) {
-    throw ValueError("a child's name must be a non-empty string without a dot, got '" + std::string(name) + "'");
+    throw ValueError("a child's name must be a non-empty string without a dot, got '" + std::string(name) +
+                     "'");
   }
   if (!child.children_.empty() || &child == this) {
     if (child.reaches(*this)) {
-      throw ValueError("child '" + std::string(name) + "' (" + child.class_name() + ") would make a cycle: this " +
-                       class_name() + " is already below it");
+      throw ValueError("child '" + std::string(name) + "' (" + child.class_name() +
+                       ") would make a cycle: this " + class_name() + " is already below it");
     }
   }
   structure_changed();
@@ -133,8 +136,8 @@ Node* Node::set_child(std::string_view name, Node& child, double weight, bool it
 }
 
 Node* Node::remove_child(std::string_view name) {
-  const auto at =
-      std::find_if(children_.begin(), children_.end(), [&](const Child& child) { return child.name == name; });
+  const auto at = std::find_if(children_.begin(), children_.end(),
+                               [&](const Child& child) { return child.name == name; });
   if (at == children_.end()) return nullptr;
   structure_changed();
   Node* removed = at->node;

@@ -46,7 +46,7 @@ class TreeShape {
   void scan(Node& node, const std::string& path);
 
   std::uint32_t id_;
-  std::vector<Node*> nodes_;                                 // by slot
+  std::vector<Node*> nodes_;                                  // by slot
   std::vector<std::pair<const Node*, std::uint32_t>> index_;  // sorted by address
   Schema schema_;
 };
@@ -74,8 +74,8 @@ class Node {
   /// The node at a dotted path. Throws KeyError that names the missing part and what exists there.
   Node& at_path(std::string_view path);
 
-  /// Registers a child, or replaces the one of that name in place. Throws ValueError for an empty name, a name
-  /// with a dot, or a child that would make a cycle. Returns the node that was replaced, or nullptr.
+  /// Registers a child, or replaces the one of that name in place. Throws ValueError for an empty name, a
+  /// name with a dot, or a child that would make a cycle. Returns the node that was replaced, or nullptr.
   Node* set_child(std::string_view name, Node& child, double weight = 1.0, bool item = false);
 
   /// Unregisters. Returns the node that was removed, or nullptr when there was none.

@@ -69,8 +69,9 @@ std::size_t Observer::record_bytes(const EvalContext& context, const SnapshotPos
          (metadata_json.empty() ? 0 : extra_bytes(metadata_json)) + context.extras().size();
 }
 
-bool Observer::try_publish(const EvalContext& context, const SnapshotPosition& position, const Capture& action,
-                           const Capture& observation, std::string_view metadata_json, std::uint64_t end_tick) {
+bool Observer::try_publish(const EvalContext& context, const SnapshotPosition& position,
+                           const Capture& action, const Capture& observation, std::string_view metadata_json,
+                           std::uint64_t end_tick) {
   const TreeShape& shape = context.shape();
   std::uint64_t cached = schema_cache_.load(std::memory_order_relaxed);
   if (static_cast<std::uint32_t>(cached >> 32) != shape.id()) {
