@@ -107,6 +107,6 @@ class Status:
         """Shows `line`."""
         self._next = time.monotonic() + self._interval
         if self._live.is_started:
-            self._live.update(Text(line), refresh=True)
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
-            self.console.print(line, highlight=False)
+            self.console.print(line, highlight=False, soft_wrap=True)

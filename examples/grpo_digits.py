@@ -151,8 +151,8 @@ def train(
             calls = step * settings.batch + len(heldout) * len(digits.heldout_labels)
             where = "rubric calls" if scorer.recorder is None else "snapshots"
             status.show(
-                f"step {step:4d}   reward {mean:.3f}   held-out {heldout[-1]:.3f}   "
-                f"{step / seconds:.1f} steps/s   {calls:,} {where}   {seconds:.1f} s"
+                f"step {step:4d}  reward {mean:.3f}  held-out {heldout[-1]:.3f}  "
+                f"{step / seconds:.1f} steps/s  {calls:,} {where}  {seconds:.1f} s"
             )
         done = reached or seconds >= budget_s if steps is None else step == steps
         if done:
@@ -282,6 +282,7 @@ def summarise(result: dict[str, Any], console: Console) -> None:
         f"process {result['process_cpu_s']:.1f} s; {calls:,} rubric calls",
         sep="\n",
         highlight=False,
+        soft_wrap=True,
     )
     if result["db"] is not None:
         recorder = result["recorder"]
@@ -290,6 +291,7 @@ def summarise(result: dict[str, Any], console: Console) -> None:
             f"{recorder['dropped']:,} dropped\n"
             f"film: rubriscope show {result['db']} {result['session']}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -67,7 +67,7 @@ def train(settings: Settings, seed: int, scorer: Scorer, status: Status, steps: 
         if (step + 1) % settings.evaluate_every == 0:
             evaluations.append([step + 1, heldout_reward(policy, digits, scorer, step + 1, seed)])
         if status.due():
-            status.show(f"step {step + 1:4d}   loss {losses[-1]:.3f}   held-out {evaluations[-1][1]:.3f}")
+            status.show(f"step {step + 1:4d}  loss {losses[-1]:.3f}  held-out {evaluations[-1][1]:.3f}")
     return {
         "seed": seed,
         "steps": steps,
@@ -107,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{result['seconds']:.1f} s\n"
             f"film: rubriscope compare {args.db} {session} <session of grpo_digits> --episode heldout",
             highlight=False,
+            soft_wrap=True,
         )
     return 0
 
