@@ -302,10 +302,12 @@ def test_trl_a_failure_as_none_is_counted_and_logged(rubric, caplog):
     assert rewards == [1.0] and metrics[f"{name}/failed"] == 0.0 and function.failures == 2
 
 
-def test_trl_an_early_failure_leaves_no_coroutine_behind(recwarn):
-    rubric = Sequential(Brittle(), AsyncBrittle())
+def test_trl_an_early_failure_lets_the_calls_before_it_end_and_begins_none_after(recwarn):
+    length = AsyncLength()
+    rubric = Sequential(Brittle(), length)
     with pytest.raises(ValueError, match="could not convert"):
-        trl_call(trl.reward_function(rubric), ["p"] * 2, ["1", "oops"])
+        trl_call(trl.reward_function(rubric), ["p"] * 3, ["1", "oops", "3"])
+    assert [action for action, *_ in length.seen] == ["1"]
     gc.collect()
     assert [w for w in recwarn if "never awaited" in str(w.message)] == []
 

@@ -110,7 +110,8 @@ class Scorer:
         Args:
             pairs: what to score.
             components: collect the scores of the nodes (by hooks that are removed again).
-            stop_at_error: raise the first error, with a note that names the pair, instead of keeping it.
+            stop_at_error: begin no call after an error, and raise the first one, with a note that names its
+                pair, when those begun have ended.
         """
         self._observe()
         outcomes = [Outcome() for _ in pairs]
@@ -118,7 +119,7 @@ class Scorer:
             if components:
                 stack.enter_context(_watched(self.rubric))
             pending: dict[int, _Pending] = {}
-            # Coroutines that an early error leaves behind; closing one that has run does nothing.
+            # Coroutines that an interrupt leaves behind; closing one that has run does nothing.
             stack.callback(lambda: [begun.coroutine.close() for begun in pending.values()])
             for index, (pair, outcome) in enumerate(zip(pairs, outcomes, strict=True)):
                 context = contextvars.copy_context()
@@ -132,7 +133,7 @@ class Scorer:
                 except Exception as error:
                     outcome.error = _noted(error, index, len(pairs))
                     if stop_at_error:
-                        raise
+                        break  # the calls begun before it are finished, so that their snapshots are whole
             if pending:
                 self._finish_all(pending, outcomes)
         if stop_at_error:
