@@ -560,6 +560,7 @@ CborFields read_fields(RecordReader& record) {
     throw FormatError("CBOR record: " + std::to_string(fields.slots) + " scores but " +
                       std::to_string(fields.statuses.size()) + " statuses");
   }
+  fields.rest = {reinterpret_cast<const char*>(reader.position()), reader.left()};
   return fields;
 }
 
@@ -582,6 +583,18 @@ double CborFields::score(std::size_t slot) const {
   return value;
 }
 
+std::uint64_t CborFields::duration_ns(std::size_t slot) const {
+  if (kind != RecordKind::snapshot) return 0;
+  cbor::Reader reader(std::as_bytes(std::span(rest)));
+  if (reader.unsigned_integer("a key") != kDurations ||
+      reader.count(cbor::Major::array, "an array of durations") != slots) {
+    throw FormatError("CBOR record: expected durations after the statuses");
+  }
+  std::uint64_t duration = 0;
+  for (std::size_t i = 0; i <= slot; ++i) duration = reader.unsigned_integer("a duration");
+  return duration;
+}
+
 void CborFields::read_scores(double* out) const {
   cbor::Reader reader(std::as_bytes(std::span(scores)));
   for (std::size_t i = 0; i < slots; ++i) {
@@ -589,25 +602,9 @@ void CborFields::read_scores(double* out) const {
   }
 }
 
-std::uint64_t CborFields::duration(std::size_t slot) const {
-  if (kind != RecordKind::snapshot) return 0;
-  cbor::Reader reader(std::as_bytes(std::span(rest)));
-  if (reader.unsigned_integer("the key of the durations") != kDurations ||
-      reader.count(cbor::Major::array, "an array of durations") != slots || slot >= slots) {
-    throw FormatError("CBOR record: scores and durations differ in number");
-  }
-  std::uint64_t value = 0;
-  for (std::size_t i = 0; i <= slot; ++i) value = reader.unsigned_integer("a duration");
-  return value;
-}
-
 CborFields read_cbor_fields(std::span<const std::byte> bytes) {
   RecordReader record(bytes);
-  CborFields fields = read_fields(record);
-  const std::byte* const at = record.reader.position();
-  fields.rest = {reinterpret_cast<const char*>(at),
-                 static_cast<std::size_t>(bytes.data() + bytes.size() - at)};
-  return fields;
+  return read_fields(record);
 }
 
 DecodedRecord decode_cbor(std::span<const std::byte> bytes) {

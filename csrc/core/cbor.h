@@ -121,14 +121,14 @@ struct CborFields {
   std::size_t slots{};
   std::string_view scores;    ///< the encoded array's items
   std::string_view statuses;  ///< one byte a slot
-  std::string_view rest;      ///< the encoded map's items after the statuses
+  std::string_view rest;      ///< what follows: the durations, in a snapshot
 
   /// The score of `slot`, NaN where there is none. Throws FormatError.
   double score(std::size_t slot) const;
+  /// The duration of `slot`, 0 in a scalars record. Throws FormatError.
+  std::uint64_t duration_ns(std::size_t slot) const;
   /// All scores, NaN where there is none, into `out[slots]`. Throws FormatError.
   void read_scores(double* out) const;
-  /// The duration of `slot` in ns, 0 in a scalars record. Throws FormatError.
-  std::uint64_t duration(std::size_t slot) const;
 };
 
 /// Throws FormatError when the bytes are not a record of a format version this build knows.

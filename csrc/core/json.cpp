@@ -1,6 +1,7 @@
 #include "rubriscope/core/json.h"
 
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -115,27 +116,139 @@ char* write_json_number(char* at, std::int64_t value) {
   return write_json_number(at, std::uint64_t{0} - static_cast<std::uint64_t>(value));
 }
 
+namespace {
+
+/// 10^n as the upper 128 bits of a binary fraction: between 2^127 and 2^128. Exact, as 5^54 < 2^128.
+struct Power {
+  std::uint64_t high;
+  std::uint64_t low;
+};
+
+constexpr int kMaxPower = 54;
+
+constexpr std::array<Power, kMaxPower + 1> kPowers = [] {
+  std::array<Power, kMaxPower + 1> table{};
+  unsigned __int128 five = 1;  // 5^n and 10^n differ by a power of two, which normalising takes away
+  for (int n = 0; n <= kMaxPower; ++n) {
+    unsigned __int128 power = five;
+    while (!(power >> 127)) power <<= 1;
+    table[n] = {static_cast<std::uint64_t>(power >> 64), static_cast<std::uint64_t>(power)};
+    five *= 5;
+  }
+  return table;
+}();
+
+/// The upper part of g * c, its lowest bit set when anything below was not zero.
+std::uint64_t round_to_odd(const Power& g, std::uint64_t c) {
+  const auto low = static_cast<unsigned __int128>(g.low) * c;
+  const auto high = static_cast<unsigned __int128>(g.high) * c + static_cast<std::uint64_t>(low >> 64);
+  return static_cast<std::uint64_t>(high >> 64) | (static_cast<std::uint64_t>(high) > 1);
+}
+
+struct Decimal {
+  std::uint64_t digits;
+  int exponent;  ///< of ten
+};
+
+/// The shortest decimal that rounds to a normal double between 2^-100 and 2^52 that is not a whole number,
+/// and of those the closest. Raffaello Giulietti's Schubfach; in this range every power of ten is exact.
+Decimal shortest_decimal(std::uint64_t mantissa, int biased_exponent) {
+  const std::uint64_t c = mantissa | std::uint64_t{1} << 52;
+  const int q = biased_exponent - 1075;
+  const bool closer_below = mantissa == 0;
+  const std::uint64_t odd = c & 1;
+  const int k = (q * 1262611 - (closer_below ? 524031 : 0)) >> 22;  // floor(log10(the spacing of doubles))
+  const int shift = q + (-k * 1741647 >> 19) + 1;                   // q + floor(log2(10^-k)) + 1
+  const Power& power = kPowers[static_cast<std::size_t>(-k)];
+  // Four times the value and the bounds of the interval that rounds to it, in units of 10^k.
+  const std::uint64_t lower = round_to_odd(power, (4 * c - 2 + closer_below) << shift) + odd;
+  const std::uint64_t value = round_to_odd(power, 4 * c << shift);
+  const std::uint64_t upper = round_to_odd(power, (4 * c + 2) << shift) - odd;
+  const std::uint64_t floor = value / 4;
+  const std::uint64_t tens = floor / 10;
+  const bool tens_below_in = lower <= 40 * tens;
+  const bool tens_above_in = 40 * tens + 40 <= upper;
+  if (tens_below_in != tens_above_in) return {tens + tens_above_in, k + 1};
+  const bool below_in = lower <= 4 * floor;
+  const bool above_in = 4 * floor + 4 <= upper;
+  if (below_in != above_in) return {floor + above_in, k};
+  const std::uint64_t middle = 4 * floor + 2;
+  return {floor + (value > middle || (value == middle && (floor & 1))), k};
+}
+
+/// Eight decimal digits, one a byte, the first in the lowest byte.
+std::uint64_t eight_digits(std::uint32_t value) {
+  // Halves, quarters, eighths side by side: multiplying and shifting divides each by 100, then by 10.
+  const std::uint64_t halves = value / 10000 | static_cast<std::uint64_t>(value % 10000) << 32;
+  const std::uint64_t hundreds = (halves * 10486) >> 20 & 0x0000007F0000007FULL;
+  const std::uint64_t quarters = ((halves - 100 * hundreds) << 16) + hundreds;
+  const std::uint64_t tens = (quarters * 103) >> 10 & 0x000F000F000F000FULL;
+  return ((quarters - 10 * tens) << 8) + tens;
+}
+
+char* put_8_digits(char* at, std::uint64_t digits) {
+  digits += 0x3030303030303030ULL;
+  if constexpr (std::endian::native == std::endian::big) digits = __builtin_bswap64(digits);
+  std::memcpy(at, &digits, 8);
+  return at + 8;
+}
+
+/// Positional notation of at most 17 digits that are neither a whole number nor below 1e-4.
+char* write_decimal(char* at, Decimal decimal) {
+  while (decimal.digits < 1'000'000'000'000'000) {
+    decimal.digits *= 10;
+    --decimal.exponent;
+  }
+  const std::uint64_t upper = decimal.digits / 100'000'000;
+  const std::uint64_t middle = eight_digits(static_cast<std::uint32_t>(upper % 100'000'000));
+  const std::uint64_t low = eight_digits(static_cast<std::uint32_t>(decimal.digits % 100'000'000));
+  const auto top = static_cast<char>(upper / 100'000'000);
+  const int before_point = 16 + (top != 0) + decimal.exponent;
+
+  char* digits = at + 1;  // the point goes between them later
+  if (before_point <= 0) {
+    std::memcpy(at, "0.000000", 8);
+    digits = at + 2 - before_point;
+  }
+  char* end = digits;
+  *end = static_cast<char>('0' + top);
+  end += top != 0;
+  end = put_8_digits(put_8_digits(end, middle), low);
+  end -= low != 0 ? std::countl_zero(low) / 8 : 8 + std::countl_zero(middle) / 8;
+  for (int i = 0; i < before_point; ++i) at[i] = at[i + 1];
+  if (before_point > 0) at[before_point] = '.';
+  return end;
+}
+
+}  // namespace
+
 char* write_json_number(char* at, double value) {
   if (!std::isfinite(value)) {
     std::memcpy(at, "null", 4);
     return at + 4;
   }
-  // Scores are often whole numbers or have a few decimals. With at most 15 significant digits a decimal and
-  // its nearest double determine each other, so scaling, rounding and scaling back decides it exactly.
   const double magnitude = std::fabs(value);
   if (magnitude < 1e9) {
+    // Scores are often whole numbers or have a few decimals. With at most 15 significant digits a decimal and
+    // its nearest double determine each other, so scaling, rounding and scaling back decides it exactly.
     const auto scaled = static_cast<std::uint64_t>(magnitude * 1e6 + 0.5);
     if (static_cast<double>(scaled) / 1e6 == magnitude) {
       if (std::signbit(value)) *at++ = '-';
       at = write_json_number(at, scaled / 1000000);
       *at++ = '.';
-      auto fraction = static_cast<std::uint32_t>(scaled % 1000000);
+      const auto fraction = static_cast<std::uint32_t>(scaled % 1000000);
       std::memcpy(at, kDigits + 2 * (fraction / 10000), 2);
       std::memcpy(at + 2, kDigits + 2 * (fraction / 100 % 100), 2);
       std::memcpy(at + 4, kDigits + 2 * (fraction % 100), 2);
       char* end = at + 6;
       while (end > at + 1 && end[-1] == '0') --end;
       return end;
+    }
+    if (magnitude >= 1e-4 && magnitude != std::floor(magnitude)) {
+      if (std::signbit(value)) *at++ = '-';
+      const auto bits = std::bit_cast<std::uint64_t>(magnitude);
+      return write_decimal(
+          at, shortest_decimal(bits & ((std::uint64_t{1} << 52) - 1), static_cast<int>(bits >> 52)));
     }
   }
   char* const end = std::to_chars(at, at + kMaxJsonNumber, value).ptr;

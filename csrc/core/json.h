@@ -13,7 +13,8 @@ namespace rubriscope {
 inline constexpr std::size_t kMaxJsonNumber = 32;
 
 /// Writes the shortest decimal that reads back as `value`, always with a point or an exponent ("1.0", "0.25",
-/// "1e+22") so that readers keep it a float; "null" when it is not finite. Returns the end.
+/// "1e+22") so that readers keep it a float; "null" when it is not finite. Returns the end; bytes up to
+/// kMaxJsonNumber may be overwritten.
 char* write_json_number(char* at, double value);
 
 /// Writes decimal digits. At most 20 characters. Returns the end.

@@ -66,7 +66,13 @@ CREATE TABLE steps(
   scores TEXT NOT NULL,
   statuses TEXT,
   record BLOB NOT NULL);
-CREATE INDEX steps_by_position ON steps(session_id, episode_id, step_index);
+CREATE TABLE spans(
+  first_key INTEGER PRIMARY KEY,
+  last_key INTEGER NOT NULL,
+  session_id INTEGER NOT NULL REFERENCES sessions,
+  episode_id TEXT,
+  first_step INTEGER NOT NULL,
+  last_step INTEGER NOT NULL);
 CREATE TABLE scalars(
   scalar_key INTEGER PRIMARY KEY,
   session_id INTEGER NOT NULL REFERENCES sessions,

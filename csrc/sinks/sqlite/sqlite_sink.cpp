@@ -29,6 +29,7 @@ namespace {
 
 constexpr int kBusyTimeoutMs = 1000;
 constexpr std::size_t kMaxKnownEpisodes = 4096;
+constexpr std::size_t kStepsPerSpan = 256;
 
 /// SQLite's codes that go away when their cause does.
 bool is_transient(int primary_code) {
@@ -91,6 +92,32 @@ std::string iso_8601(std::int64_t time_ns) {
 /// The lowest step_key of a writer.
 std::int64_t first_key(std::int64_t writer_key) { return writer_key << sqlite::kSequenceBits; }
 
+/// What positions a run of neighbouring steps covers. An index over the steps themselves would cost a third
+/// of the writing speed; these few rows find a step nearly as fast.
+struct Span {
+  std::size_t steps{};
+  std::int64_t first_key{};
+  std::int64_t last_key{};
+  std::int64_t first_step{};
+  std::int64_t last_step{};
+  bool one_episode{};
+  std::string episode;  // when one_episode
+
+  void start(std::int64_t key, std::int64_t step, bool has_episode, const std::string& name) {
+    steps = 1;
+    first_key = last_key = key;
+    first_step = last_step = step;
+    one_episode = has_episode;
+    episode = name;
+  }
+  void extend(std::int64_t key, std::int64_t step) {
+    ++steps;
+    last_key = key;
+    first_step = std::min(first_step, step);
+    last_step = std::max(last_step, step);
+  }
+};
+
 }  // namespace
 
 struct SqliteSink::Connection {
@@ -103,6 +130,7 @@ struct SqliteSink::Connection {
     bool may_repeat{true};  // a batch of before may have been stored
     std::unordered_map<std::uint32_t, std::int64_t> schema_keys;
     std::unordered_set<std::string> episodes;
+    Span span;
   };
 
   explicit Connection(const std::string& path);
@@ -113,6 +141,7 @@ struct SqliteSink::Connection {
   void ensure_episode(Writer& writer, const std::string& episode, std::int64_t time_ns);
   std::optional<std::uint64_t> last_sequence(std::int64_t writer_key);
   bool is_stored(std::int64_t key);
+  void store_span(Writer& writer);
   void close_writers();
 
   Database database;
@@ -122,6 +151,7 @@ struct SqliteSink::Connection {
   Statement insert_episode;
   Statement update_writer;
   Statement find_key;
+  Statement put_span;
 
   // Scratch, kept for its memory.
   std::vector<std::byte> record_bytes;
@@ -186,6 +216,7 @@ SqliteSink::Connection::Connection(const std::string& path) {
                 "first_ns = min(coalesce(first_ns, ?4), ?4), last_ns = max(coalesce(last_ns, ?5), ?5) "
                 "WHERE writer_key = ?1",
                 true);
+  put_span = Statement(database, "INSERT OR REPLACE INTO spans VALUES(?1, ?2, ?3, ?4, ?5, ?6)", true);
   find_key = Statement(database,
                        "SELECT EXISTS(SELECT 1 FROM steps WHERE step_key = ?1) OR "
                        "EXISTS(SELECT 1 FROM scalars WHERE scalar_key = ?1)",
@@ -440,7 +471,6 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
       continue;
     }
 
-    ++steps;
     RecordView::Extra action_capture{};
     RecordView::Extra observation_capture{};
     std::string_view episode_text;
@@ -463,7 +493,10 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
           break;
       }
     });
+    ++steps;
+    bool episode_changed = steps == 1;
     if (episode_text.data() == nullptr) {
+      episode_changed = episode_changed || has_episode;
       episode_column.set_null();
       has_episode = false;
     } else if (!has_episode || episode_text != episode) {
@@ -472,6 +505,18 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
       ensure_episode(writer, episode, header.time_ns);
       episode_column.set(std::string_view(episode));
       has_episode = true;
+      episode_changed = true;
+    }
+    Span& span = writer.span;
+    if (span.steps == kStepsPerSpan) {
+      store_span(writer);
+      span.steps = 0;
+    }
+    if (span.steps == 0) {
+      span.start(key, header.step, has_episode, episode);
+    } else {
+      span.extend(key, header.step);
+      if (episode_changed && (!has_episode || episode != span.episode)) span.one_episode = false;
     }
     if (header.slots != 0 && record.statuses()[0] == Status::scored && std::isfinite(record.scores()[0])) {
       reward_column.set(record.scores()[0]);  // slot 0 of a tree is its root
@@ -509,6 +554,7 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
         .bind_blob(15, record_bytes)
         .run();
   }
+  if (steps != 0) store_span(writer);
   if (steps + scalars != 0) {
     update_writer.bind(1, writer.writer_key)
         .bind(2, steps)
@@ -517,6 +563,17 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
         .bind(5, last_ns)
         .run();
   }
+}
+
+void SqliteSink::Connection::store_span(Writer& writer) {
+  const Span& span = writer.span;
+  put_span.bind(1, span.first_key).bind(2, span.last_key).bind(3, writer.session_id);
+  if (span.one_episode) {
+    put_span.bind(4, span.episode);
+  } else {
+    put_span.bind_null(4);
+  }
+  put_span.bind(5, span.first_step).bind(6, span.last_step).run();
 }
 
 bool SqliteSink::Connection::is_stored(std::int64_t key) {
