@@ -373,23 +373,6 @@ bool run_container(PyNode& node, NodeKind kind, PyObject* action, PyObject* obse
   if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(score);
 }
 
-[[gnu::cold, gnu::noinline]] void count_outside(PyNode& node) {
-  if (const auto observation = node.member_of.lock()) observation->count_unattributed();
-}
-
-// Writes one outcome into every observed call that this node is part of.
-void record(PyNode& node, EvalContext* context, double value, Status status, std::string_view reason,
-            std::uint64_t start, std::uint64_t end) {
-  bool found = false;
-  for (EvalContext* c = context; c != nullptr; c = c->parent()) {
-    const bool in_tree = c->record(node, value, status, start, end);
-    c->last_tick = end;
-    found |= in_tree;
-    if (in_tree && !reason.empty()) c->note(node, ExtraTag::reason, reason);
-  }
-  if (!found && node.is_member) count_outside(node);
-}
-
 }  // namespace
 
 bool classify(Result& result) {
@@ -476,12 +459,8 @@ bool run_forward(PyNode& node, NodeKind kind, PyObject* action, PyObject* observ
 }
 
 void record_failure(PyNode& node, EvalContext* context, std::uint64_t start) {
-  if (context == nullptr) {
-    if (node.is_member) count_outside(node);
-    return;
-  }
-  record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed, exception_text(), start,
-         ticks());
+  record_outcome(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
+                 context != nullptr ? exception_text() : std::string(), start, ticks());
 }
 
 bool finish_call(PyNode& node, Result& result, EvalContext* context, std::uint64_t start) {
@@ -507,22 +486,22 @@ bool finish_call(PyNode& node, Result& result, EvalContext* context, std::uint64
     return false;
   }
   if (context == nullptr) {
-    if (node.is_member) count_outside(node);
+    record_outcome(node, nullptr, result.value, Status::scored, {}, 0, 0);
     return true;
   }
   const std::uint64_t end =
       node.kind == NodeKind::leaf || context->last_tick == 0 ? ticks() : context->last_tick;
   if (finite) {
-    record(node, context, result.value, Status::scored, {}, start, end);
+    record_outcome(node, context, result.value, Status::scored, {}, start, end);
   } else if (result.kind == Result::Kind::number) {
-    record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
-           not_finite_reason(result.value), start, end);
+    record_outcome(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
+                   not_finite_reason(result.value), start, end);
   } else if (result.kind == Result::Kind::deferred) {
-    record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::pending, {}, start, end);
+    record_outcome(node, context, std::numeric_limits<double>::quiet_NaN(), Status::pending, {}, start, end);
     defer_score(node, context, result.object);
   } else {
-    record(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
-           std::string("gave ") + Py_TYPE(result.object)->tp_name + ", not a number", start, end);
+    record_outcome(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
+                   std::string("gave ") + Py_TYPE(result.object)->tp_name + ", not a number", start, end);
   }
   if (result.object != nullptr && !PyFloat_CheckExact(result.object)) {
     PyTypeObject* const score = score_type();

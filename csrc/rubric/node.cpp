@@ -9,12 +9,9 @@
 namespace rubriscope {
 
 namespace {
-std::atomic<std::uint64_t> g_tree_epoch{1};
 std::atomic<std::uint32_t> g_next_shape{1};
 constexpr std::string_view kRootPath = "root";
 }  // namespace
-
-std::uint64_t tree_epoch() { return g_tree_epoch.load(std::memory_order_relaxed); }
 
 TreeShape::TreeShape(Node& root) : id_(g_next_shape.fetch_add(1, std::memory_order_relaxed)) {
   schema_.kind = Schema::Kind::tree;
@@ -105,7 +102,12 @@ bool Node::reaches(const Node& target) const {
 }
 
 void Node::structure_changed() {
-  if (is_member) g_tree_epoch.fetch_add(1, std::memory_order_relaxed);
+  std::erase_if(member_of, [](const auto& tree) {
+    const auto observation = tree.lock();
+    if (observation != nullptr) observation->mark_changed();
+    return observation == nullptr;
+  });
+  is_member = !member_of.empty();
 }
 
 Node* Node::set_child(std::string_view name, Node& child, double weight, bool item) {

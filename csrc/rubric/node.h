@@ -88,9 +88,10 @@ class Node {
   /// Set while an observer is attached with this node as its root.
   RootObservation* observation() const { return observation_.get(); }
   std::shared_ptr<RootObservation> observation_;
-  /// The observed tree this node is known to be part of, for counting calls from outside it.
-  std::weak_ptr<RootObservation> member_of;
-  bool is_member{false};  ///< member_of was set: a change below bumps the tree epoch
+  /// The observed trees this node is part of: told when its children change, and when it is called from
+  /// outside.
+  std::vector<std::weak_ptr<RootObservation>> member_of;
+  bool is_member{false};  ///< member_of is not empty
 
  private:
   friend class TreeShape;
@@ -100,9 +101,6 @@ class Node {
   std::vector<Child> children_;
   mutable std::atomic<std::uint64_t> slot_cache_{~std::uint64_t{0}};  // shape id << 32 | slot
 };
-
-/// Counts changes to observed trees; a root whose shape is older scans again.
-std::uint64_t tree_epoch();
 
 inline std::uint32_t TreeShape::slot_of(const Node& node) const {
   const std::uint64_t cached = node.slot_cache_.load(std::memory_order_relaxed);

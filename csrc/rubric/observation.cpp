@@ -105,23 +105,40 @@ bool Observer::try_publish(const EvalContext& context, const SnapshotPosition& p
 }
 
 void RootObservation::refresh(Node& root) {
-  const std::uint64_t epoch = tree_epoch();
+  changed_.store(false, std::memory_order_release);
   auto fresh = std::make_shared<TreeShape>(root);
   if (fresh->size() > 0xFFFF) {
     throw ValueError("an observed tree can have at most 65535 nodes, this one has " +
                      std::to_string(fresh->size()));
   }
   for (Node* node : fresh->nodes()) {
+    const bool known = std::any_of(node->member_of.begin(), node->member_of.end(),
+                                   [this](const auto& tree) { return tree.lock().get() == this; });
+    if (!known) node->member_of.push_back(weak_from_this());
     node->is_member = true;
-    node->member_of = weak_from_this();
   }
   if (shape_ == nullptr || !shape_->same_nodes(*fresh)) shape_ = std::move(fresh);
-  epoch_ = epoch;
 }
 
 void RootObservation::count_unattributed() {
   for (const auto& observer : observers) {
     observer->recorder().unattributed.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void record_outcome(const Node& node, EvalContext* context, double value, Status status,
+                    std::string_view reason, std::uint64_t start, std::uint64_t end) {
+  bool found = false;
+  for (EvalContext* c = context; c != nullptr; c = c->parent()) {
+    const bool in_tree = c->record(node, value, status, start, end);
+    c->last_tick = end;
+    found |= in_tree;
+    if (in_tree && !reason.empty())
+      c->note(node, ExtraTag::reason, reason.substr(0, EvalContext::kMaxReasonBytes));
+  }
+  if (found || !node.is_member) return;
+  for (const auto& tree : node.member_of) {
+    if (const auto observation = tree.lock()) observation->count_unattributed();
   }
 }
 

@@ -64,11 +64,12 @@ class Observer {
 /// Everything attached to one observed root.
 class RootObservation : public std::enable_shared_from_this<RootObservation> {
  public:
-  /// The tree's shape now; scans again when an observed tree has changed.
+  /// The tree's shape now; scans again when a node of it has changed.
   const std::shared_ptr<const TreeShape>& shape(Node& root) {
-    if (epoch_ != tree_epoch()) refresh(root);
+    if (changed_.load(std::memory_order_acquire)) refresh(root);
     return shape_;
   }
+  void mark_changed() { changed_.store(true, std::memory_order_release); }
 
   /// A call of a member from outside the root's call.
   void count_unattributed();
@@ -79,8 +80,13 @@ class RootObservation : public std::enable_shared_from_this<RootObservation> {
   void refresh(Node& root);
 
   std::shared_ptr<const TreeShape> shape_;
-  std::uint64_t epoch_{0};
+  std::atomic<bool> changed_{true};
 };
+
+/// Writes one outcome of a node into every observed call around it; counts it where it belongs to none.
+/// `context` is the innermost call, or nullptr.
+void record_outcome(const Node& node, EvalContext* context, double value, Status status,
+                    std::string_view reason, std::uint64_t start, std::uint64_t end);
 
 /// Attaches an observer to a root; the host serialises these with calls of the tree.
 void attach(Node& root, std::shared_ptr<Observer> observer);
