@@ -181,8 +181,8 @@ def compute_score(
 ) -> float | dict[str, float]:
     """verl's signature, with the rubric and its recording in ``reward_kwargs``.
 
-    The function made from one set of these options is kept for the life of the process. See
-    ``compute_score_function``.
+    The function made from one set of these options is kept for the life of the process; each worker process
+    that opens a target records a session of its own under the name. See ``compute_score_function``.
     """
     shown = os.fspath(recorder) if isinstance(recorder, os.PathLike) else recorder
     key = (
