@@ -6,6 +6,7 @@
 #include "rubriscope/binding/publish.h"
 #include "rubriscope/binding/py_node.h"
 #include "rubriscope/core/errors.h"
+#include "rubriscope/core/version.h"
 
 namespace py = pybind11;
 
@@ -21,6 +22,8 @@ PyMethodDef g_functions[] = {
 PYBIND11_MODULE(_C, m) {
   using namespace rubriscope::binding;
   m.doc() = "The native part of rubriscope: rubric engine, recorder, sinks, film.";
+  m.attr("__version__") = rubriscope::version();
+  m.attr("_sqlite_origin") = rubriscope::sqlite_origin();
   py::register_local_exception_translator([](std::exception_ptr error) {
     try {
       std::rethrow_exception(error);

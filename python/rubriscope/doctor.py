@@ -130,7 +130,9 @@ def _check_sqlite() -> Iterable[Check]:
     if Path(_paths.library_path).is_file():
         holder, version = sqlite_of(_paths.library_path)
         holders.setdefault(holder, []).append("rubriscope")
-        yield Check("SQLite of rubriscope", "ok", f"{version or 'bundled'} in {holder}")
+        # Hidden in the library, it cannot be asked; what it was built from can.
+        value = version or getattr(sys.modules.get("rubriscope._C"), "_sqlite_origin", "of unknown version,")
+        yield Check("SQLite of rubriscope", "ok", f"{value} in {holder}")
     for mapped in _mapped_libraries("libsqlite3"):
         holders.setdefault(mapped, [])
     if len(holders) > 1:
