@@ -164,10 +164,13 @@ def snapshot_tree(snapshot: NeuralSnapshot, *, text_limit: int = 200) -> Tree:
         line.append(shown, style="default")
         tree.add(line)
 
+    where_failed = set(failures(snapshot))
     branches: dict[str, Tree] = {}
     for path in sorted(snapshot.statuses, key=lambda path: path != ROOT):
         parent, name = _parent(path, branches)
-        branches[path] = (branches[parent] if parent else tree).add(_node(snapshot, path, name))
+        branches[path] = (branches[parent] if parent else tree).add(
+            _node(snapshot, path, name, path in where_failed)
+        )
     return tree
 
 
@@ -182,7 +185,7 @@ def _parent(path: str, known: Iterable[str]) -> tuple[str, str]:
     return (ROOT, path) if ROOT in known else ("", path)
 
 
-def _node(snapshot: NeuralSnapshot, path: str, name: str) -> Any:
+def _node(snapshot: NeuralSnapshot, path: str, name: str, tell_reason: bool) -> Any:
     from rich.text import Text
 
     status = snapshot.statuses[path]
@@ -198,7 +201,7 @@ def _node(snapshot: NeuralSnapshot, path: str, name: str) -> Any:
         line.append(f"  {duration(taken)}", style="dim")
     if path in snapshot.calls:
         line.append(f"  ×{snapshot.calls[path]}", style="dim")
-    if path in snapshot.reasons:
+    if tell_reason and path in snapshot.reasons:
         line.append(f"  {printable(snapshot.reasons[path], 200)}", style="red")
     if path in snapshot.explanations:
         line.append(f"  {printable(snapshot.explanations[path], 200)}", style="italic")

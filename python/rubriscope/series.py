@@ -104,7 +104,7 @@ class ScoreSeries:
             kind=self.kind,
             n=n,
             mean=float(values.mean()) if n else None,
-            std=float(values.std(ddof=1)) if n > 1 else None,
+            std=_std(values) if n > 1 else None,
             min=float(values.min()) if n else None,
             max=float(values.max()) if n else None,
             first=float(values[0]) if n else None,
@@ -113,6 +113,11 @@ class ScoreSeries:
             failed=int((self.status == FAILED).sum()),
             mean_duration_ns=float(durations.mean()) if has_durations else None,
         )
+
+
+def _std(values: npt.NDArray[np.float64]) -> float:
+    """Sample standard deviation; exactly 0 for a constant, whose mean may round to its neighbour."""
+    return 0.0 if values.min() == values.max() else float(values.std(ddof=1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,17 +103,24 @@ def _listing() -> str:
 def dump_json(value: Any, indent: int | None = None) -> str:
     """``json.dumps`` that always yields valid JSON in encodable text.
 
-    Numbers that are not finite become ``null``, other objects their ``str``, and lone surrogates (an
+    Numbers that are not finite become ``null``, other objects their ``str``; lone surrogates (an
     undecodable byte in a captured string) stay escaped so that the text can be written as UTF-8.
     """
-    separators = (",", ":") if indent is None else None
-    plain = _plain(value)
-    text = json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    try:  # most of what comes here is plain already, and json's encoder is in C
+        text = _encode(value, indent, ascii_only=False)
+    except (TypeError, ValueError):
+        value = _plain(value)
+        text = _encode(value, indent, ascii_only=False)
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = json.dumps(plain, ensure_ascii=True, allow_nan=False, indent=indent, separators=separators)
+        text = _encode(value, indent, ascii_only=True)
     return text
+
+
+def _encode(value: Any, indent: int | None, *, ascii_only: bool) -> str:
+    separators = (",", ":") if indent is None else None
+    return json.dumps(value, ensure_ascii=ascii_only, allow_nan=False, indent=indent, separators=separators)
 
 
 def _plain(value: Any) -> Any:
@@ -124,9 +131,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()}
+        return {_plain_key(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return _plain(value.tolist())
     return str(value)
+
+
+def _plain_key(key: Any) -> Any:
+    """What json takes as a key, and turns into text itself; other keys as their ``str``."""
+    if isinstance(key, float):
+        return key if math.isfinite(key) else str(key)
+    return key if key is None or isinstance(key, (str, int)) else str(key)

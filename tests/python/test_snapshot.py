@@ -108,7 +108,7 @@ def test_lone_surrogates_can_be_written() -> None:
 
 def test_other_objects_become_text() -> None:
     found = strict(dump_json({1: {2}, None: print, "b": b"x", (1, 2): np.int64(3)}))
-    assert found == {"1": "{2}", "None": str(print), "b": "b'x'", "(1, 2)": 3}
+    assert found == {"1": "{2}", "null": str(print), "b": "b'x'", "(1, 2)": 3}
 
 
 json_values = st.recursive(

@@ -114,7 +114,7 @@ def _table(many: list[ScoreSeries], width: int) -> Table:
         Column("min", 7),
         Column("max", 6),
         Column("over the steps", 2, right=False, style="cyan"),
-        Column("first → last", 5, right=False),
+        Column("first → last 10 %", 5, right=False),
         Column("failed", 1),
         Column("skipped", 8),
         Column("time", 3),
@@ -129,7 +129,9 @@ def _table(many: list[ScoreSeries], width: int) -> Table:
         ):
             column.cells.append(fixed(value))
         curve.cells.append(sparkline(values, 24 if width >= 110 else 12, ascii_only=ascii_only()))
-        ends.cells.append(f"{number(float(values[0]))} → {number(float(values[-1]))}" if len(values) else "")
+        tenth = max(1, len(values) // 10)
+        parts = (values[:tenth], values[-tenth:]) if len(values) else ()
+        ends.cells.append(" → ".join(number(float(part.mean())) for part in parts))
         failed.cells.append(Text(f"{summary.failed:,}", style="red" if summary.failed else "dim"))
         skipped.cells.append(Text(f"{summary.skipped:,}", style="" if summary.skipped else "dim"))
         time.cells.append(duration(summary.mean_duration_ns))
