@@ -381,6 +381,40 @@ def test_recover_that_could_not_deliver_is_1(cli: Cli, native: Callable[..., lis
     assert "not delivered, kept: w1" in out
 
 
+KILLED = """
+import os, signal, sys
+import rubriscope as rs
+
+class Half(rs.Rubric):
+    def forward(self, action, observation):
+        return 0.5
+
+recorder = rs.record(sys.argv[1], session="killed", flush_interval_ms=600_000)
+rubric = Half()
+recorder.observe(rubric)
+for i in range(20):
+    rubric("flushed", i)
+recorder.flush()
+for i in range(30):
+    rubric("accepted", i)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_recover_after_a_kill(cli: Cli, runs: Path) -> None:
+    died = subprocess.run([sys.executable, "-c", KILLED, "killed.db"])
+    assert died.returncode == -9
+    code, out, err = cli("sessions", "killed.db", "--json")
+    assert json.loads(out)[0]["steps"] == 20
+    assert "30 records wait" in err
+    code, out, _ = cli("recover", "killed.db", "--json")
+    assert (code, json.loads(out)["delivered"]) == (0, 30)
+    code, out, err = cli("sessions", "killed.db", "--json")
+    assert json.loads(out)[0]["steps"] == 50
+    assert err == ""
+    assert cli("recover", "killed.db")[1] == "nothing to recover\n"
+
+
 def test_records_that_wait_are_mentioned(cli: Cli, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (runs / "one.db.rubriscope").mkdir()
     journals = [

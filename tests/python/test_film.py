@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rubriscope as rs
 from recording_fixture import SessionSpec, make_session, write_jsonl, write_sqlite
 from rubriscope.compare import t_quantile
 from rubriscope.errors import FormatError
@@ -319,6 +321,80 @@ def test_jsonl_that_is_being_written(tmp_path: Path, two: list[SessionSpec]) -> 
 def test_film_closes(write: Callable[[list[SessionSpec]], Path], two: list[SessionSpec]) -> None:
     with Film(write(two)) as film:
         assert "runs." in repr(film)
+
+
+# ---- what the recorder wrote -------------------------------------------------------------------------------
+
+
+class Exact(rs.Rubric):
+    def forward(self, action: str, observation: int) -> float:
+        if action == "boom":
+            raise ZeroDivisionError("division by zero")
+        return rs.Score(observation / 10, "because", digits=2)
+
+
+class Tag(rs.Rubric):
+    def forward(self, action: str, observation: int) -> float:
+        return 0.0 if action == "no tag" else 1.0
+
+
+@pytest.mark.parametrize("name", ["runs.db", "runs.jsonl"])
+def test_a_real_recording(tmp_path: Path, name: str) -> None:
+    tree = rs.Sequential(rs.Gate(Tag(), 0.5), rs.WeightedSum([Exact(), Tag()], [0.5, 0.5]))
+    with rs.record(tmp_path / name, session="real", metadata={"lr": 0.1}) as recorder:
+        recorder.observe(tree)
+        with recorder.episode("first"):
+            recorder.annotate(note="x")
+            tree("good", 4)
+            tree("no tag", 4)
+        with recorder.episode("second", step=7, group_id=3, sample_index=1), pytest.raises(ZeroDivisionError):
+            tree("boom", 5)
+        recorder.log({"loss": 0.25, "kl": math.nan}, step=7)
+        recorder.flush()
+        live = Film(tmp_path / name)
+        assert live.session().steps == 3
+    film = Film(tmp_path / name)
+    assert film.session().metadata["lr"] == 0.1
+    assert film.paths()[:2] == ["root", "rubric_0"]
+    assert film.episodes() == ["first", "second"]
+    good, gated, failed = film.snapshots()
+    assert good.reward == pytest.approx(0.7)
+    assert good.scores["rubric_1.rubric_0"] == 0.4
+    assert good.explanations["rubric_1.rubric_0"] == "because"
+    assert good.score_metadata["rubric_1.rubric_0"] == {"digits": 2}
+    assert (good.action, good.observation, good.metadata) == ("good", 4, {"note": "x"})
+    assert (gated.reward, gated.statuses["rubric_1.rubric_0"]) == (0.0, "skipped")
+    assert "rubric_1.rubric_0" not in gated.scores
+    assert failed.reward is None
+    assert (failed.step, failed.group_id, failed.sample_index) == (7, 3, 1)
+    assert failed.statuses["root"] == failed.statuses["rubric_1.rubric_0"] == "failed"
+    assert "division by zero" in failed.reasons["rubric_1.rubric_0"]
+    assert film.scores("rubric_1").statuses == ["scored", "skipped", "failed"]
+    assert film.scores("rubric_1").duration_ns[0] > 0
+    assert film.scores("loss").score.tolist() == [0.25]
+    assert film.scores("kl").statuses == ["failed"]
+    assert film.export(tmp_path / "results.json") == 4
+
+
+def test_writers_of_one_session_are_replayed_by_the_clock(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    recorder = rs.record(path, session="forked")
+    rubric = Tag()
+    recorder.observe(rubric)
+    rubric("parent", 0)
+    recorder.flush()
+    child = os.fork()
+    if child == 0:
+        rubric("child", 1)
+        recorder.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    rubric("parent", 2)
+    recorder.close()
+    film = Film(path)
+    assert [s.action for s in film.snapshots()] == ["parent", "child", "parent"]
+    assert film.scores("root").writer.tolist() == [0, 1, 0]
+    assert film.session().writers == 2
 
 
 # ---- comparison --------------------------------------------------------------------------------------------

@@ -73,9 +73,9 @@ def _report(result: dict[str, Any], folder: str, json: bool) -> int:
         ("left_alone", "left alone: its process lives"),
     ):
         for path in found[name]:
-            out.print(f"{label}: {printable(path)}", style="red" if name == "kept" else None)
+            out.print(f"{label}: {printable(path)}", style="red" if name == "kept" else None, soft_wrap=True)
     for message in found["messages"]:
-        out.print(printable(message))
+        out.print(printable(message), soft_wrap=True)
     return code
 
 
