@@ -15,5 +15,6 @@
 #include "rubriscope/recorder/sink.h"
 #include "rubriscope/rubric/observation.h"
 #include "rubriscope/rubric/rubric.h"
+#include "rubriscope/rubric/text_rubrics.h"
 #include "rubriscope/sinks/jsonl/jsonl_sink.h"
 #include "rubriscope/sinks/sqlite/sqlite_sink.h"

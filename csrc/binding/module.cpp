@@ -36,5 +36,6 @@ PYBIND11_MODULE(_C, m) {
     throw py::error_already_set();
   }
   bind_recorder(m);
+  bind_native(m);
   bind_film(m);
 }

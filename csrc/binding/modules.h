@@ -6,6 +6,7 @@
 namespace rubriscope::binding {
 
 void bind_recorder(pybind11::module_& m);
+void bind_native(pybind11::module_& m);
 void bind_film(pybind11::module_& m);
 
 }  // namespace rubriscope::binding

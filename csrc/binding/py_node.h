@@ -11,6 +11,7 @@
 #include "rubriscope/rubric/context.h"
 #include "rubriscope/rubric/node.h"
 #include "rubriscope/rubric/observation.h"
+#include "rubriscope/rubric/rubric.h"
 
 namespace rubriscope::binding {
 
@@ -66,6 +67,8 @@ class PyNode final : public Node {
   bool forward_is_function{};    ///< a plain Python function
   bool forward_is_async{};       ///< gives a coroutine
   bool instance_forward{false};  ///< an instance attribute hides the class's
+  bool forward_is_native{};      ///< `native` computes the score
+  std::shared_ptr<Rubric> native;
 
   std::vector<Hook> pre_hooks;
   std::vector<Hook> forward_hooks;

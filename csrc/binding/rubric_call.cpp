@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "rubriscope/binding/async_call.h"
+#include "rubriscope/binding/native.h"
 #include "rubriscope/binding/publish.h"
 #include "rubriscope/binding/py_names.h"
 #include "rubriscope/binding/py_node.h"
@@ -571,6 +572,27 @@ inline bool call_in_context(PyNode& node, PyObject* action, PyObject* observatio
                       : call_plain(node, action, observation, context, root, out);
 }
 
+// A call of a tree that needs no Python, without the GIL.
+[[gnu::noinline]] bool call_native(PyNode& node, PyObject* action, PyObject* observation,
+                                   EvalContext* context, Result& out) {
+  NativeValue native_action, native_observation;
+  if (!native_action.set(action) || !native_observation.set(observation)) {
+    record_failure(node, context, context != nullptr ? context->last_tick : 0);
+    return false;
+  }
+  PyThreadState* const state = PyEval_SaveThread();
+  try {
+    const double score = call_native_tree(node, native_action.value(), native_observation.value(), context);
+    PyEval_RestoreThread(state);
+    out.set_number(score);
+    return true;
+  } catch (...) {
+    PyEval_RestoreThread(state);
+    raise_current_exception();
+    return false;
+  }
+}
+
 bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
   EvalContext*& current = current_context();
   EvalContext* const outer = current;
@@ -584,7 +606,8 @@ bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, R
   }
   current = context;
   context->last_tick = ticks();
-  const bool ok = call_in_context(node, action, observation, context, context, out);
+  const bool ok = is_native_tree(node) ? call_native(node, action, observation, context, out)
+                                       : call_in_context(node, action, observation, context, context, out);
   current_context() = outer;
   if (ok && out.kind == Result::Kind::awaitable) return true;  // the coroutine owns the context now
   const bool published = publish_call(node, *context, action, observation);
@@ -597,7 +620,9 @@ bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, R
 
 bool call_node(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
   if (node.observation() != nullptr) return call_observed_root(node, action, observation, out);
-  return call_in_context(node, action, observation, active_context(), nullptr, out);
+  EvalContext* const context = active_context();
+  if (context == nullptr && is_native_tree(node)) return call_native(node, action, observation, context, out);
+  return call_in_context(node, action, observation, context, nullptr, out);
 }
 
 PyObject* rubric_call(PyObject* self, PyObject* args, PyObject* kwargs) {

@@ -3,6 +3,7 @@
 
 #include "rubriscope/binding/async_call.h"
 #include "rubriscope/binding/batch.h"
+#include "rubriscope/binding/native.h"
 #include "rubriscope/binding/py_names.h"
 #include "rubriscope/binding/py_node.h"
 #include "rubriscope/core/errors.h"
@@ -493,6 +494,7 @@ PyMethodDef g_methods[] = {
     {"state_dict", rubric_state_dict, METH_NOARGS, "state_dict()\n--\n\nConfiguration for a checkpoint."},
     {"load_state_dict", rubric_load_state_dict, METH_O,
      "load_state_dict(state)\n--\n\nLoads what state_dict() gave."},
+    {"_forward_native", native_forward, METH_VARARGS, nullptr},
     {"_set_item", rubric_set_item, METH_VARARGS, nullptr},
     {"_set_child", rubric_set_child, METH_VARARGS, nullptr},
     {"_items", rubric_items, METH_NOARGS, nullptr},
@@ -544,8 +546,10 @@ bool refresh_forward(PyNode& node) {
   static PyObject* sequential = nullptr;
   static PyObject* gate = nullptr;
   static PyObject* weighted_sum = nullptr;
+  static PyObject* native = nullptr;
   static PyObject* is_async_function = nullptr;
   if (sequential == nullptr) {
+    native = PyDict_GetItemString(RubricType.tp_dict, "_forward_native");
     gate = PyDict_GetItemString(RubricType.tp_dict, "_forward_gate");
     weighted_sum = PyDict_GetItemString(RubricType.tp_dict, "_forward_weighted_sum");
     sequential = PyDict_GetItemString(RubricType.tp_dict, "_forward_sequential");
@@ -559,6 +563,7 @@ bool refresh_forward(PyNode& node) {
               : found == gate         ? NodeKind::gate
               : found == weighted_sum ? NodeKind::weighted_sum
                                       : NodeKind::leaf;
+  node.forward_is_native = found == native && !node.instance_forward;
   node.forward_is_async = false;
   if (node.kind == NodeKind::leaf) {
     PyObject* const is_async = import_once(is_async_function, "rubriscope._details", "is_async_callable");

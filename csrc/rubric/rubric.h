@@ -58,6 +58,9 @@ class Rubric : public Node {
   /// Scores, with hooks and observation. What forward() and hooks throw reaches the caller.
   Score operator()(const Value& action, const Value& observation);
 
+  /// forward() alone: no hooks, nothing recorded.
+  Score evaluate(const Value& action, const Value& observation) { return forward(action, observation); }
+
   /// The class's name without its namespaces.
   std::string class_name() const override;
 

@@ -26,7 +26,7 @@ from .targets import DatabaseSink, JSONLSink  # noqa: E402
 from .trajectory import ExponentialDiscountingTrajectoryRubric, TrajectoryRubric  # noqa: E402
 
 if TYPE_CHECKING:
-    from . import adapters
+    from . import adapters, native
     from .film import Film
     from .openai_client import JudgeError, OpenAICompatibleClient
     from .sinks.console import ConsoleSink
@@ -38,6 +38,7 @@ _LAZY = {
     "JudgeError": ".openai_client",
     "OpenAICompatibleClient": ".openai_client",
     "adapters": ".adapters",
+    "native": ".native",
 }
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "__version__",
     "adapters",
     "cmake_prefix_path",
+    "native",
     "record",
 ]
 
@@ -78,4 +80,4 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     module = import_module(_LAZY[name], __name__)
-    return module if name == "adapters" else getattr(module, name)
+    return module if name in ("adapters", "native") else getattr(module, name)
