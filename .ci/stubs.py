@@ -82,6 +82,7 @@ def generate() -> str:
             [sys.executable, "-m", "pybind11_stubgen", "rubriscope._C", "--output-dir", folder], check=True
         )
         stub = Path(folder) / "rubriscope/_C.pyi"
+        stub.with_name("__init__.py").touch()  # ruff then sorts imports as in the package itself
         stub.write_text(merge(stub.read_text(), BY_HAND.read_text()))
         ruff = [sys.executable, "-m", "ruff"]
         quiet = ["-q", "--config", str(ROOT / "pyproject.toml"), str(stub)]

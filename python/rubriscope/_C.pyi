@@ -5,6 +5,7 @@ import pathlib
 import typing
 
 import torch
+
 from rubriscope._details import RemovableHandle
 
 # What the stub of rubriscope._C says of the types written against CPython itself, which carry no signatures.
