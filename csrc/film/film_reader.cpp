@@ -88,8 +88,11 @@ Database open_read_only(const std::string& path) {
   if (sqlite::inspect_file(path) == sqlite::FileState::absent) {
     throw SystemError(ENOENT, "Opening a film (no such file, or an empty one)", path);
   }
-  Database database(path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, kBusyTimeoutMs);
+  // A connection that may write, kept from it: SQLite's read-only ones leave the log's files lying beside the
+  // database, where the last other one to close tidies up. Without the right to write it is read-only anyway.
+  Database database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, kBusyTimeoutMs);
   try {
+    database.execute("PRAGMA query_only = ON");
     sqlite::inspect_database(database, path);
   } catch (const DatabaseError& error) {
     // In a folder that cannot be written the log's index cannot be made. Where there is no log either, the
