@@ -21,6 +21,7 @@ using namespace std::chrono_literals;
 constexpr auto kFirstBackOff = 50ms;
 constexpr auto kLongestBackOff = 5s;
 constexpr std::chrono::steady_clock::duration kShortestSleep = 2ms;
+constexpr auto kTrimInterval = 10s;
 constexpr int kGivingUpAfter = 3;   // attempts, for sinks that do not keep failed batches and at close
 constexpr auto kStuckAtClose = 2s;  // for a record that was reserved and is never committed
 
@@ -216,6 +217,7 @@ Drain::Clock::duration Drain::time_to_sleep(std::uint64_t pending, Clock::durati
 void Drain::run() {
   Clock::time_point last_offer = Clock::now();
   seen_at_ = last_offer;
+  last_trim_ = last_offer;
   for (;;) {
     bool woken = false;
     bool closing = false;
@@ -232,6 +234,7 @@ void Drain::run() {
     refresh_clock();
     keep_spares();
     const Clock::time_point now = Clock::now();
+    trim_spares(now);
     if (closing) {
       finish();
       return;
@@ -384,16 +387,21 @@ void Drain::keep_spares() {
   }
 }
 
+void Drain::trim_spares(Clock::time_point now) {
+  // Disk and memory of a burst go back when it has not come again for a while.
+  if (now - last_trim_ < kTrimInterval) return;
+  last_trim_ = now;
+  try {
+    journal_->trim(2);
+  } catch (const std::exception& error) {
+    report("warning", std::string("a spare journal file stays: ") + error.what());
+  }
+}
+
 void Drain::release_segments() {
   cursors_.clear();
   for (const Output& output : outputs_) cursors_.push_back(output.cursor);
-  try {
-    if (journal_->release(cursors_) > 0) room_again();
-    release_failed_ = false;
-  } catch (const std::exception& error) {
-    if (!release_failed_) report("warning", std::string("a drained journal file stays: ") + error.what());
-    release_failed_ = true;
-  }
+  if (journal_->release(cursors_) > 0) room_again();
 }
 
 void Drain::finish() {

@@ -98,6 +98,7 @@ class Drain {
   void failed(Output& output, std::size_t index, const Journal::Cursor& reached, const std::string& what);
   void make_views(const std::vector<const RecordHeader*>& records);
   void keep_spares();
+  void trim_spares(Clock::time_point now);
   void release_segments();
   void finish();
   Clock::duration time_to_sleep(std::uint64_t pending, Clock::duration since_offer);
@@ -117,7 +118,7 @@ class Drain {
   std::vector<RecordView> views_;
   std::vector<Journal::Cursor> cursors_;
   bool growth_failed_{false};
-  bool release_failed_{false};
+  Clock::time_point last_trim_{};
   std::uint64_t seen_accepted_{0};
   Clock::time_point seen_at_{};
   double rate_{0};             // records a second

@@ -120,13 +120,11 @@ Journal::Journal(const Options& options, const SessionInfo& session, const Write
     }
   }
   RUBRISCOPE_FAULT_POINT("open.renamed");
-  for (Segment* spare : spares_) {
-    if (spare != nullptr) spare->path = path_ / spare->path.filename();
+  for (Segment* spare = first_spare_; spare != nullptr; spare = spare->next_spare) {
+    spare->path = path_ / spare->path.filename();
   }
-  oldest_ = spares_[0];
+  oldest_ = pop_spare();
   start_ = {oldest_, sizeof(SegmentHeader), 0};
-  first_spare_ = 1;
-  --spare_count_;
   activate(oldest_);
 }
 
@@ -138,12 +136,7 @@ void Journal::free_segments() noexcept {
     delete oldest_;
     oldest_ = next;
   }
-  for (; spare_count_ > 0; --spare_count_) {
-    delete spares_[first_spare_];
-    spares_[first_spare_] = nullptr;
-    first_spare_ = (first_spare_ + 1) % spares_.size();
-  }
-  first_spare_ = 0;
+  while (first_spare_ != nullptr) delete pop_spare();
   next_index_ = 0;
   total_bytes_ = 0;
 }
@@ -158,10 +151,7 @@ void Journal::activate(Segment* segment) noexcept {
 bool Journal::switch_segment(std::uint64_t length) noexcept {
   if (sealed_ || length > most_record_bytes() || spare_count_ == 0) return false;
   RUBRISCOPE_FAULT_POINT("switch.before");
-  Segment* const next = spares_[first_spare_];
-  spares_[first_spare_] = nullptr;
-  first_spare_ = (first_spare_ + 1) % spares_.size();
-  --spare_count_;
+  Segment* const next = pop_spare();
   Segment* const full = active_;
   activate(next);
   // Last: a reader that sees the next segment takes this one's head as final.
@@ -199,8 +189,19 @@ std::size_t Journal::spares() {
 
 void Journal::push_spare(Segment* segment) noexcept {
   const std::lock_guard guard(lock_);
-  spares_[(first_spare_ + spare_count_) % spares_.size()] = segment;
+  segment->next_spare = nullptr;
+  (last_spare_ == nullptr ? first_spare_ : last_spare_->next_spare) = segment;
+  last_spare_ = segment;
   ++spare_count_;
+}
+
+Journal::Segment* Journal::pop_spare() noexcept {
+  Segment* const segment = first_spare_;
+  first_spare_ = segment->next_spare;
+  if (first_spare_ == nullptr) last_spare_ = nullptr;
+  --spare_count_;
+  least_spares_ = std::min(least_spares_, spare_count_);
+  return segment;
 }
 
 void Journal::start_lap(Segment& segment, std::uint64_t released) {
@@ -243,7 +244,6 @@ void Journal::make_spare() {
 
 bool Journal::grow() {
   const std::lock_guard guard(growth_mutex_);
-  if (spares() >= kMostSpares) return true;
   if (bytes() + segment_bytes_ > limit_bytes_) return false;
   make_spare();
   return true;
@@ -251,14 +251,6 @@ bool Journal::grow() {
 
 void Journal::recycle(Segment* segment, std::uint64_t released) {
   RUBRISCOPE_FAULT_POINT("recycle.before");
-  if (spares() >= kMostSpares) {
-    const std::unique_ptr<Segment> surplus(segment);
-    total_bytes_.fetch_sub(segment_bytes_, std::memory_order_relaxed);
-    surplus->mapping.unmap();
-    remove_file(surplus->path);
-    RUBRISCOPE_FAULT_POINT("recycle.removed");
-    return;
-  }
   start_lap(*segment, released);
   RUBRISCOPE_FAULT_POINT("recycle.lap");
   // The name is for people; recovery goes by the identity. So a rename that fails costs nothing.
@@ -287,6 +279,24 @@ std::size_t Journal::release(const std::vector<Cursor>& cursors) {
     recycle(drained, released);
   }
   return count;
+}
+
+void Journal::trim(std::size_t keep) {
+  const std::lock_guard guard(growth_mutex_);
+  for (;;) {
+    std::unique_ptr<Segment> surplus;
+    {
+      const std::lock_guard spares_guard(lock_);
+      if (least_spares_ <= keep) {
+        least_spares_ = spare_count_;
+        return;
+      }
+      surplus.reset(pop_spare());
+    }
+    total_bytes_.fetch_sub(segment_bytes_, std::memory_order_relaxed);
+    remove_file(surplus->path);
+    RUBRISCOPE_FAULT_POINT("trim.removed");
+  }
 }
 
 void Journal::read(Cursor& cursor, std::size_t most, std::uint64_t until,

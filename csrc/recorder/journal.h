@@ -5,7 +5,6 @@
 // the file, so the file of a killed process can be walked. Drained segments go back as spares.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -138,9 +137,12 @@ class Journal {
     RUBRISCOPE_FAULT_POINT("cursor.after");
   }
 
-  /// Takes back every segment before the earliest of the cursors' segments: it becomes a spare, or is removed
-  /// when there are plenty. Returns how many. Throws SystemError.
+  /// Takes back every segment before the earliest of the cursors' segments: it becomes a spare. Returns how
+  /// many.
   std::size_t release(const std::vector<Cursor>& cursors);
+
+  /// Removes the spares beyond `keep` that have not been needed since the last trim(). Throws SystemError.
+  void trim(std::size_t keep);
 
   /// Removes the folder (everything was delivered). Throws SystemError.
   void remove();
@@ -151,15 +153,13 @@ class Journal {
   /// In a forked child: the files are the parent's.
   void abandon_after_fork() noexcept;
 
-  /// The spares kept beyond what is in use.
-  static constexpr std::size_t kMostSpares = 4;
-
  private:
   struct Segment {
     Mapping mapping;
     std::filesystem::path path;
     std::uint64_t index{};
     std::atomic<Segment*> next{nullptr};  ///< set when a producer has moved on; the head is final then
+    Segment* next_spare{nullptr};
     SegmentHeader* header() const { return reinterpret_cast<SegmentHeader*>(mapping.data()); }
   };
 
@@ -195,6 +195,7 @@ class Journal {
   void recycle(Segment* segment, std::uint64_t released);  // under growth_mutex_
   void start_lap(Segment& segment, std::uint64_t released);
   void push_spare(Segment* segment) noexcept;
+  Segment* pop_spare() noexcept;  // under lock_
   void free_segments() noexcept;
 
   // Touched by every producer.
@@ -207,9 +208,10 @@ class Journal {
   Segment* active_{nullptr};
 
   // Under lock_, touched once a segment. Spares are taken in the order of their indices.
-  alignas(64) std::array<Segment*, kMostSpares + 2> spares_{};
-  std::size_t first_spare_{0};
+  alignas(64) Segment* first_spare_{nullptr};
+  Segment* last_spare_{nullptr};
   std::size_t spare_count_{0};
+  std::size_t least_spares_{0};  // since the last trim()
 
   Segment* oldest_{nullptr};  // the drain's: head of the chain of segments in use, which ends at active_
 

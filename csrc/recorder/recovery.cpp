@@ -316,8 +316,8 @@ void WriterRecovery::run() {
   remove_journal_folder(gone);
 }
 
-/// When a journal's writer started, for their order; 0 when its definitions cannot be read, which its recovery
-/// will report.
+/// When a journal's writer started, for their order; 0 when its definitions cannot be read, which its
+/// recovery will report.
 std::int64_t started_ns(const fs::path& folder) {
   try {
     const Definitions definitions = Definitions::read(folder);
