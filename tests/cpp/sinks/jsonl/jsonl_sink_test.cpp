@@ -152,10 +152,13 @@ TEST_F(JsonlSinkTest, StoredThroughIsFoundAcrossChunks) {
     JsonlSink sink(path_);
     sink.open(session_, writer_);
     write(sink, make_records(0, 12));
-    // One long line of another writer whose text looks like a line of the first.
-    const std::string bait = "\n{\"writer\":\"" + writer_.id + "\",\"sequence\":99,";
+    // One long line of another writer whose texts look like a line of the first; its metadata does so
+    // verbatim.
+    const std::string line = "{\"writer\":\"" + writer_.id + "\",\"sequence\":99,";
+    const std::string bait = "\n" + line;
     std::vector<OwnedRecord> records;
     RecordBuilder builder(make_tree(1));
+    builder.extra(ExtraTag::metadata, line + "\"k\":1}");
     records.push_back(builder.extra(ExtraTag::action, bait + std::string(filler, 'x') + bait).build());
     const std::vector<RecordView> batch = views(records);
     sink.open(session_, other);
