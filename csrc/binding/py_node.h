@@ -59,6 +59,8 @@ class PyNode final : public Node {
  public:
   std::string class_name() const override { return Py_TYPE(owner)->tp_name; }
 
+  std::string details_json() const override;
+
   PyObject* owner{};  ///< borrowed: the object that embeds this node
 
   // forward(), found once per version of the class
@@ -119,6 +121,9 @@ bool finish_call(PyNode& node, Result& result, EvalContext* context, std::uint64
 
 /// Records the exception that is set as the node's failure and leaves it set.
 void record_failure(PyNode& node, EvalContext* context, std::uint64_t start);
+
+/// The same where the call was recorded already and a forward hook raised.
+void record_hook_failure(PyNode& node, EvalContext* context);
 
 bool run_hooks(const std::vector<Hook>& hooks, PyObject* const* arguments, std::size_t count);
 

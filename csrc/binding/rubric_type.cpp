@@ -265,7 +265,9 @@ PyObject* rubric_load_state_dict(PyObject*, PyObject* state) {
 
 PyObject* rubric_getstate(PyObject* self, PyObject*) {
   PyNode& node = node_of(self);
-  PyObject* const attributes = PyObject_GenericGetDict(self, nullptr);
+  static PyObject* function = nullptr;
+  PyObject* const attributes_of = import_once(function, "rubriscope._details", "attributes");
+  PyObject* const attributes = attributes_of != nullptr ? PyObject_CallOneArg(attributes_of, self) : nullptr;
   if (attributes == nullptr) return nullptr;
   PyObject* const children = PyList_New(0);
   for (const auto& child : node.children()) {
@@ -274,9 +276,7 @@ PyObject* rubric_getstate(PyObject* self, PyObject*) {
     if (children == nullptr || entry == nullptr || PyList_Append(children, entry) != 0) return nullptr;
     Py_DECREF(entry);
   }
-  PyObject* const copy = PyDict_Copy(attributes);
-  Py_DECREF(attributes);
-  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:d,s:N}", "attributes", copy, "rubric_children", children,
+  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:d,s:N}", "attributes", attributes, "rubric_children", children,
                        "pre_hooks", hooks_list(node.pre_hooks), "forward_hooks",
                        hooks_list(node.forward_hooks), "threshold", node.threshold, "strict",
                        PyBool_FromLong(node.strict));
@@ -380,12 +380,22 @@ PyObject* rubric_forward(PyObject* self, PyObject*) {
 }
 
 template <NodeKind kind>
-PyObject* container_forward(PyObject* self, PyObject* args) {
+PyObject* container_forward(PyObject* self, PyObject* args, PyObject* kwargs) {
+  static const char* names[] = {"action", "observation", nullptr};
   PyObject* action = nullptr;
   PyObject* observation = nullptr;
-  if (!PyArg_ParseTuple(args, "OO:forward", &action, &observation)) return nullptr;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:forward", const_cast<char**>(names), &action,
+                                   &observation)) {
+    return nullptr;
+  }
   Result result;
   return run_forward(node_of(self), kind, action, observation, result) ? result.take() : nullptr;
+}
+
+template <NodeKind kind>
+PyMethodDef container_method(const char* name) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(container_forward<kind>)),
+          METH_VARARGS | METH_KEYWORDS, nullptr};
 }
 
 // ---- Life
@@ -461,9 +471,9 @@ PyMethodDef g_methods[] = {
      "forward(action, observation)\n--\n\nComputes the score. Subclasses define it, sync or async; the score "
      "is a "
      "number,\nan rs.Score or a 0-dim tensor."},
-    {"_forward_sequential", container_forward<NodeKind::sequential>, METH_VARARGS, nullptr},
-    {"_forward_gate", container_forward<NodeKind::gate>, METH_VARARGS, nullptr},
-    {"_forward_weighted_sum", container_forward<NodeKind::weighted_sum>, METH_VARARGS, nullptr},
+    container_method<NodeKind::sequential>("_forward_sequential"),
+    container_method<NodeKind::gate>("_forward_gate"),
+    container_method<NodeKind::weighted_sum>("_forward_weighted_sum"),
     {"batch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(rubric_batch)),
      METH_VARARGS | METH_KEYWORDS,
      "batch(actions, observations)\n--\n\nScores N pairs in one call and makes N snapshots.\n\nReturns a "
@@ -540,6 +550,21 @@ PyTypeObject RubricType = [] {
   type.tp_free = PyObject_GC_Del;
   return type;
 }();
+
+std::string PyNode::details_json() const {
+  static PyObject* function = nullptr;
+  PyObject* const callable = import_once(function, "rubriscope._details", "node_details");
+  PyObject* const text = callable != nullptr ? PyObject_CallOneArg(callable, owner) : nullptr;
+  std::string_view details;
+  if (text == nullptr || !text_of(text, details)) {
+    PyErr_WriteUnraisable(owner);  // a rubric's own state_dict() failed: the tree is observed all the same
+    Py_XDECREF(text);
+    return {};
+  }
+  std::string kept(details);
+  Py_DECREF(text);
+  return kept;
+}
 
 bool refresh_forward(PyNode& node) {
   static PyObject* name = nullptr;

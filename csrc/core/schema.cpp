@@ -13,7 +13,9 @@ std::string Schema::definition_json() const {
   for (const Slot& slot : slots) {
     json.begin_object().key("class").string(slot.class_name).key("paths").begin_array();
     for (const std::string& path : slot.paths) json.string(path);
-    json.end_array().end_object();
+    json.end_array();
+    if (!slot.details.empty()) json.key("details").string(slot.details);
+    json.end_object();
   }
   json.end_array().end_object();
   return text;
@@ -55,6 +57,10 @@ Schema Schema::from_definition_json(std::string_view text, std::uint32_t id) {
           slot.paths.push_back(reader.string());
         } while (reader.accept(','));
         reader.expect(']');
+      }
+      if (reader.accept(',')) {
+        expect_key(reader, "details");
+        slot.details = reader.string();
       }
       reader.expect('}');
     } while (reader.accept(','));

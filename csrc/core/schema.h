@@ -13,6 +13,7 @@ namespace rubriscope {
 struct Slot {
   std::vector<std::string> paths;  ///< every dotted path the node is reachable by; the root's is "root"
   std::string class_name;          ///< the node's class, "" for a scalar
+  std::string details{};           ///< JSON text about the node (module, source digest, configuration), or ""
 };
 
 struct Schema {
@@ -23,7 +24,7 @@ struct Schema {
   std::vector<Slot> slots;
 
   /// Content without the id: equal definitions are the same schema in every writer.
-  /// JSON: {"kind":"tree","slots":[{"class":"Gate","paths":["root"]},…]}.
+  /// JSON: {"kind":"tree","slots":[{"class":"Gate","paths":["root"],"details":"{…}"},…]}; no details, no key.
   std::string definition_json() const;
 
   /// The inverse of definition_json(). Throws FormatError.

@@ -39,14 +39,26 @@ EvalContext* EvalContext::acquire(std::shared_ptr<const TreeShape> shape, EvalCo
 }
 
 void EvalContext::release(EvalContext* context) {
+  if (context->users_ == 0) return recycle(context);
+  context->closed_ = true;
+  context->alone_ = false;
+}
+
+void EvalContext::recycle(EvalContext* context) {
+  EvalContext* const parent = context->parent_;
+  context->parent_ = nullptr;
   context->shape_.reset();
   context->next_free_ = t_free;
   t_free = context;
+  if (parent != nullptr) drop(parent);
 }
 
 void EvalContext::reset(std::shared_ptr<const TreeShape> shape, EvalContext* parent) {
   shape_ = std::move(shape);
   parent_ = parent;
+  if (parent != nullptr) parent->hold();
+  closed_ = false;
+  alone_ = parent == nullptr;
   const std::size_t n = shape_->size();
   if (scores_.size() < n) {
     scores_.resize(n);

@@ -43,11 +43,28 @@ class EvalContext {
   static EvalContext* acquire(std::shared_ptr<const TreeShape> shape, EvalContext* parent);
   /// A context of its own with the same findings, for a snapshot that is written later.
   static EvalContext* copy(const EvalContext& context);
-  /// Back to this thread's pool.
+  /// Back to this thread's pool, at once or when nothing refers to it any more: a task or a thread that a
+  /// call did not wait for may outlive it, and what it then records must reach nobody's snapshot.
   static void release(EvalContext* context);
+  /// Keeps a context over code that might end its call.
+  void hold() { ++users_; }
+  static void drop(EvalContext* context) {
+    if (--context->users_ == 0 && context->closed_) recycle(context);
+  }
 
   const TreeShape& shape() const { return *shape_; }
-  EvalContext* parent() const { return parent_; }
+  /// The observed call around this one that has not ended, or nullptr.
+  EvalContext* parent() const {
+    EvalContext* parent = parent_;
+    while (parent != nullptr && parent->closed_) parent = parent->parent_;
+    return parent;
+  }
+  /// `context` itself where its call has not ended, else the call around it.
+  static EvalContext* open(EvalContext* context) {
+    return context != nullptr && context->closed_ ? context->parent() : context;
+  }
+  /// Not ended, and inside of no other observed call.
+  bool is_alone() const { return alone_; }
 
   /// Records a score. Durations run from `start` to `end`; both are ticks(). False: not a node of this tree.
   bool record(const Node& node, double value, Status status, std::uint64_t start, std::uint64_t end) {
@@ -56,6 +73,16 @@ class EvalContext {
     durations_[slot] = end - start + (statuses_[slot] == Status::skipped ? 0 : repeated(slot));
     statuses_[slot] = status;
     scores_[slot] = value;
+    return true;
+  }
+
+  /// A call that was recorded as scored has failed after all, in a hook: one call still, of the same
+  /// duration.
+  bool overrule(const Node& node) {
+    const std::uint32_t slot = shape_->slot_of(node);
+    if (slot == TreeShape::kNotInTree) return false;
+    statuses_[slot] = Status::failed;
+    scores_[slot] = std::numeric_limits<double>::quiet_NaN();
     return true;
   }
 
@@ -92,9 +119,13 @@ class EvalContext {
   friend struct EvalContextPool;
   std::uint64_t repeated(std::uint32_t slot);
   void reset(std::shared_ptr<const TreeShape> shape, EvalContext* parent);
+  static void recycle(EvalContext* context);
 
   std::shared_ptr<const TreeShape> shape_;
   EvalContext* parent_{nullptr};
+  std::uint32_t users_{0};  // contexts opened inside this one, and holds
+  bool closed_{false};
+  bool alone_{true};
   EvalContext* next_free_{nullptr};
   std::vector<double> scores_;
   std::vector<std::uint64_t> durations_;

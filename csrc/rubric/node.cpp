@@ -30,7 +30,7 @@ void TreeShape::scan(Node& node, const std::string& path) {
   if (known == nodes_.end()) {
     index_.emplace_back(&node, size());
     nodes_.push_back(&node);
-    schema_.slots.push_back({{shown}, node.class_name()});
+    schema_.slots.push_back({{shown}, node.class_name(), node.details_json()});
   } else {
     schema_.slots[static_cast<std::size_t>(known - nodes_.begin())].paths.push_back(shown);
   }

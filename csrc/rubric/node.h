@@ -68,6 +68,9 @@ class Node {
   /// The class a person would know this node by.
   virtual std::string class_name() const = 0;
 
+  /// What an auditor may ask of the node beyond its class, as JSON text, or "". Asked when a tree is scanned.
+  virtual std::string details_json() const { return {}; }
+
   const std::vector<Child>& children() const { return children_; }
   const Child* find_child(std::string_view name) const;
 

@@ -129,7 +129,7 @@ void RootObservation::count_unattributed() {
 void record_outcome(const Node& node, EvalContext* context, double value, Status status,
                     std::string_view reason, std::uint64_t start, std::uint64_t end) {
   bool found = false;
-  for (EvalContext* c = context; c != nullptr; c = c->parent()) {
+  for (EvalContext* c = EvalContext::open(context); c != nullptr; c = c->parent()) {
     const bool in_tree = c->record(node, value, status, start, end);
     c->last_tick = end;
     found |= in_tree;
@@ -139,6 +139,12 @@ void record_outcome(const Node& node, EvalContext* context, double value, Status
   if (found || !node.is_member) return;
   for (const auto& tree : node.member_of) {
     if (const auto observation = tree.lock()) observation->count_unattributed();
+  }
+}
+
+void overrule_outcome(const Node& node, EvalContext* context, std::string_view reason) {
+  for (EvalContext* c = EvalContext::open(context); c != nullptr; c = c->parent()) {
+    if (c->overrule(node)) c->note(node, ExtraTag::reason, reason.substr(0, EvalContext::kMaxReasonBytes));
   }
 }
 
@@ -163,7 +169,7 @@ bool log_scalars(Recorder& recorder, const std::vector<std::string>& names, cons
   }
   Schema schema;
   schema.kind = Schema::Kind::scalars;
-  for (const auto& name : names) schema.slots.push_back({{name}, ""});
+  for (const auto& name : names) schema.slots.push_back({{name}, "", ""});
   const std::uint32_t schema_id = recorder.define(std::move(schema));
 
   const std::size_t n = names.size();

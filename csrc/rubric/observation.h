@@ -88,6 +88,9 @@ class RootObservation : public std::enable_shared_from_this<RootObservation> {
 void record_outcome(const Node& node, EvalContext* context, double value, Status status,
                     std::string_view reason, std::uint64_t start, std::uint64_t end);
 
+/// A node whose score was recorded has failed after all: its forward hook raised.
+void overrule_outcome(const Node& node, EvalContext* context, std::string_view reason);
+
 /// Attaches an observer to a root; the host serialises these with calls of the tree.
 void attach(Node& root, std::shared_ptr<Observer> observer);
 void detach(Node& root, const Observer& observer);

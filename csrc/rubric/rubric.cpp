@@ -82,6 +82,7 @@ Score Rubric::call(const Value& action, const Value& observation, EvalContext* c
   const auto end = [&] {
     return kind == NodeKind::leaf || context == nullptr ? ticks() : context->last_tick;
   };
+  bool recorded = false;
   try {
     for (const auto& [id, hook] : pre_hooks_) hook(*this, action, observation);
     Score score = forward(action, observation);
@@ -102,11 +103,17 @@ Score Rubric::call(const Value& action, const Value& observation, EvalContext* c
         c->note(*this, ExtraTag::explanation, score.explanation);
       }
     }
+    recorded = true;
     for (const auto& [id, hook] : forward_hooks_) hook(*this, action, observation, score);
     return score;
   } catch (const std::exception& error) {
-    record_outcome(*this, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
-                   readable_type_name(typeid(error)) + ": " + error.what(), start, ticks());
+    const std::string reason = readable_type_name(typeid(error)) + ": " + error.what();
+    if (recorded) {
+      overrule_outcome(*this, context, reason);
+    } else {
+      record_outcome(*this, context, std::numeric_limits<double>::quiet_NaN(), Status::failed, reason, start,
+                     ticks());
+    }
     throw;
   }
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import inspect
 import json
 from typing import TYPE_CHECKING, Any
@@ -64,6 +66,13 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
+def attributes(rubric: Rubric) -> dict[str, Any]:
+    """Everything Python keeps of a rubric: its ``__dict__`` and what is in its ``__slots__``."""
+    state: Any = object.__getstate__(rubric)
+    plain, slots = state if isinstance(state, tuple) else (state, None)
+    return {**(plain or {}), **(slots or {})}
+
+
 def metadata_json(score: Any) -> str | None:
     """The metadata of an ``rs.Score`` as a JSON object, None when it has none."""
     return to_json(score.metadata) if score.metadata else None
@@ -83,6 +92,28 @@ def describe(value: Any) -> str:
     device = getattr(value, "device", None)
     where = f", device={device}" if device is not None else ""
     return f"{type(value).__name__.lower()}(shape={tuple(shape)}, dtype={dtype}{where})"
+
+
+@functools.cache
+def _source_digest(cls: type) -> str | None:
+    """SHA-256 of a class's source text; None where there is none (a class typed into a console)."""
+    try:
+        return hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None
+
+
+def node_details(rubric: Rubric) -> str:
+    """A rubric's module, source digest and configuration as a JSON object, for the schema of its tree."""
+    cls = type(rubric)
+    details: dict[str, Any] = {"module": cls.__module__}
+    digest = _source_digest(cls)
+    if digest is not None:
+        details["source_sha256"] = digest
+    config = rubric.state_dict()
+    if config:
+        details["config"] = config
+    return to_json(details)
 
 
 def tree_repr(rubric: Rubric) -> str:
