@@ -123,6 +123,20 @@ class WeightedSum(Rubric):
     def _weights(self) -> list[float]:
         return self.weights
 
+    def state_dict(self) -> dict[str, Any]:
+        """``{"weights": […]}``."""
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the weights from ``state`` where they are there; ValueError when their number differs."""
+        if "weights" not in state:
+            return
+        items = self._items()
+        if len(state["weights"]) != len(items):
+            raise ValueError(f"expected {len(items)} weights, got {len(state['weights'])}")
+        for (name, rubric, _), weight in zip(items, state["weights"], strict=True):
+            self._set_item(name, rubric, float(weight))
+
 
 class RubricList(Rubric):
     """A list of rubrics, as ``nn.ModuleList`` is of modules. It does not aggregate: its parent decides.
