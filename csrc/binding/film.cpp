@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -128,6 +129,41 @@ py::list writers(const PyFilmReader& film, std::int64_t session) {
   return result;
 }
 
+py::list summaries(const PyFilmReader& film, std::int64_t session, std::size_t bins,
+                   std::optional<std::string> episode) {
+  FilmFilter filter;
+  filter.episode = std::move(episode);
+  const std::vector<PathSummary> found =
+      without_gil(film, [&](FilmReader& reader) { return reader.summaries(session, bins, filter); });
+  py::list result;
+  for (const PathSummary& summary : found) {
+    const auto where = [](bool defined, double value) -> py::object {
+      return defined ? py::object(py::float_(value)) : py::object(py::none());
+    };
+    const auto n = static_cast<double>(summary.scored);
+    const auto called = static_cast<double>(summary.scored + summary.failed);
+    // A constant's mean may round to a neighbour: its spread is 0 all the same.
+    const bool constant = summary.least == summary.greatest;
+    py::dict entry;
+    entry["path"] = summary.path;
+    entry["n"] = summary.scored;
+    entry["mean"] = where(summary.scored > 0, constant ? summary.least : summary.mean);
+    entry["std"] = where(summary.scored > 1, constant ? 0 : std::sqrt(summary.squares / (n - 1)));
+    entry["min"] = where(summary.scored > 0, summary.least);
+    entry["max"] = where(summary.scored > 0, summary.greatest);
+    entry["skipped"] = summary.skipped;
+    entry["failed"] = summary.failed;
+    entry["mean_duration_ns"] = where(called > 0, summary.duration_ns / called);
+    py::list curve;
+    for (const double value : summary.curve) {
+      if (!std::isnan(value)) curve.append(value);
+    }
+    entry["curve"] = curve;
+    result.append(entry);
+  }
+  return result;
+}
+
 class SnapshotIterator {
  public:
   explicit SnapshotIterator(FilmReader::Cursor cursor) : cursor_(std::move(cursor)) {}
@@ -228,6 +264,10 @@ indices into writers() and episodes(). Raises KeyError for an unknown session or
           py::arg("stop") = py::none(), py::arg("writer") = py::none(),
           "All rubrics' scores: `scores` and `statuses` of shape (records, paths), and the columns of "
           "scores().")
+      .def("summaries", &summaries, py::arg("session_id"), py::arg("bins"), py::arg("episode") = py::none(),
+           "Figures of every rubric path from one scan: dictionaries with the fields of "
+           "rubriscope.series.Summary "
+           "but `kind`.")
       .def(
           "scalars",
           [](const PyFilmReader& film, std::int64_t session, const std::string& name,

@@ -583,13 +583,32 @@ double CborFields::score(std::size_t slot) const {
   return value;
 }
 
-std::uint64_t CborFields::duration_ns(std::size_t slot) const {
-  if (kind != RecordKind::snapshot) return 0;
-  cbor::Reader reader(std::as_bytes(std::span(rest)));
+namespace {
+
+/// At the first of the durations.
+cbor::Reader durations_of(const CborFields& fields) {
+  cbor::Reader reader(std::as_bytes(std::span(fields.rest)));
   if (reader.unsigned_integer("a key") != kDurations ||
-      reader.count(cbor::Major::array, "an array of durations") != slots) {
+      reader.count(cbor::Major::array, "an array of durations") != fields.slots) {
     throw FormatError("CBOR record: expected durations after the statuses");
   }
+  return reader;
+}
+
+}  // namespace
+
+void CborFields::read_durations(std::uint64_t* out) const {
+  if (kind != RecordKind::snapshot) {
+    std::fill_n(out, slots, 0);
+    return;
+  }
+  cbor::Reader reader = durations_of(*this);
+  for (std::size_t i = 0; i < slots; ++i) out[i] = reader.unsigned_integer("a duration");
+}
+
+std::uint64_t CborFields::duration_ns(std::size_t slot) const {
+  if (kind != RecordKind::snapshot) return 0;
+  cbor::Reader reader = durations_of(*this);
   std::uint64_t duration = 0;
   for (std::size_t i = 0; i <= slot; ++i) duration = reader.unsigned_integer("a duration");
   return duration;

@@ -127,6 +127,8 @@ struct CborFields {
   double score(std::size_t slot) const;
   /// The duration of `slot`, 0 in a scalars record. Throws FormatError.
   std::uint64_t duration_ns(std::size_t slot) const;
+  /// All durations into `out[slots]`. Throws FormatError.
+  void read_durations(std::uint64_t* out) const;
   /// All scores, NaN where there is none, into `out[slots]`. Throws FormatError.
   void read_scores(double* out) const;
 };

@@ -585,6 +585,105 @@ ScoreMatrix FilmReader::score_matrix(std::int64_t session, const FilmFilter& fil
   });
 }
 
+std::vector<PathSummary> FilmReader::summaries(std::int64_t session, std::size_t bins,
+                                               const FilmFilter& filter) const {
+  if (bins == 0 || bins > 1'000'000) {
+    throw ValueError("bins must be from 1 to 1000000, got " + std::to_string(bins));
+  }
+  return state_->read([&] {
+    const ReadTransaction transaction(state_->database);
+    state_->require_session(session);
+    const std::vector<SchemaRow> schemas = state_->schemas(session, "tree");
+    std::vector<PathSummary> summaries;
+    std::unordered_map<std::string, std::size_t> index_of;
+    for (const std::string& path : all_paths(schemas)) {
+      index_of.emplace(path, summaries.size());
+      summaries.emplace_back().path = path;
+    }
+    std::unordered_map<std::int64_t, std::vector<std::pair<std::size_t, std::size_t>>> places;
+    for (const SchemaRow& row : schemas) {
+      auto& of_schema = places[row.key];
+      for (std::size_t slot = 0; slot < row.schema->slots.size(); ++slot) {
+        for (const std::string& path : row.schema->slots[slot].paths) {
+          of_schema.emplace_back(slot, index_of.at(path));
+        }
+      }
+    }
+
+    Statement extent(state_->database,
+                     "SELECT min(first_step), max(last_step) FROM spans WHERE session_id = ?1 "
+                     "AND (?2 IS NULL OR episode_id IS NULL OR episode_id = ?2)");
+    extent.bind(1, session);
+    if (filter.episode) extent.bind(2, *filter.episode);
+    if (!extent.step() || extent.is_null(0)) return summaries;
+    const std::int64_t low = std::max(extent.integer(0), filter.start.value_or(kLowest));
+    const std::int64_t high = filter.stop ? std::min(extent.integer(1), *filter.stop - 1) : extent.integer(1);
+    if (high < low) return summaries;
+    const double steps = static_cast<double>(high) - static_cast<double>(low) + 1;
+    const std::size_t shares = steps < static_cast<double>(bins) ? static_cast<std::size_t>(steps) : bins;
+    std::vector<std::vector<std::int64_t>> counts(summaries.size(), std::vector<std::int64_t>(shares));
+    for (PathSummary& summary : summaries) summary.curve.assign(shares, 0.0);
+
+    const std::vector<WriterRow> writers = state_->writers(session);
+    std::vector<double> scores;
+    std::vector<std::uint64_t> durations;
+    Statement select = state_->select_steps();
+    for (const KeyRange& range : state_->ranges(writers, filter)) {
+      state_->scan(select, range, kHighest,
+                   [&](std::int64_t, std::int64_t schema_key, std::span<const std::byte> record) {
+                     const CborFields fields = read_cbor_fields(record);
+                     if (!matches(filter, fields)) return;
+                     const auto of_schema = places.find(schema_key);
+                     if (of_schema == places.end()) {
+                       throw FormatError(state_->path + ": a record names schema " +
+                                         std::to_string(schema_key) + ", which is not of its session");
+                     }
+                     scores.resize(fields.slots);
+                     durations.resize(fields.slots);
+                     fields.read_scores(scores.data());
+                     fields.read_durations(durations.data());
+                     const auto share = std::min(
+                         static_cast<std::size_t>(std::max(0.0, static_cast<double>(fields.step - low) *
+                                                                    static_cast<double>(shares) / steps)),
+                         shares - 1);
+                     for (const auto& [slot, index] : of_schema->second) {
+                       if (slot >= fields.slots) {
+                         throw FormatError(state_->path + ": a record has fewer slots than its schema");
+                       }
+                       PathSummary& summary = summaries[index];
+                       const auto status = static_cast<Status>(fields.statuses[slot]);
+                       if (status == Status::skipped) {
+                         ++summary.skipped;
+                         continue;
+                       }
+                       summary.duration_ns += static_cast<double>(durations[slot]);
+                       if (status != Status::scored) {
+                         ++summary.failed;
+                         continue;
+                       }
+                       const double score = scores[slot];
+                       if (summary.scored++ == 0) summary.least = summary.greatest = score;
+                       summary.least = std::min(summary.least, score);
+                       summary.greatest = std::max(summary.greatest, score);
+                       const double from_mean = score - summary.mean;
+                       summary.mean += from_mean / static_cast<double>(summary.scored);
+                       summary.squares += from_mean * (score - summary.mean);
+                       summary.curve[share] += score;
+                       ++counts[index][share];
+                     }
+                   });
+    }
+    for (std::size_t i = 0; i < summaries.size(); ++i) {
+      for (std::size_t share = 0; share < shares; ++share) {
+        summaries[i].curve[share] = counts[i][share] == 0
+                                        ? std::numeric_limits<double>::quiet_NaN()
+                                        : summaries[i].curve[share] / static_cast<double>(counts[i][share]);
+      }
+    }
+    return summaries;
+  });
+}
+
 ScoreColumns FilmReader::scalars(std::int64_t session, std::string_view name,
                                  const FilmFilter& filter) const {
   return state_->read([&] {

@@ -74,6 +74,20 @@ struct ScoreMatrix {
   std::vector<std::uint8_t> statuses;  ///< likewise; skipped where the record's tree has no such node
 };
 
+/// One node's figures over a session.
+struct PathSummary {
+  std::string path;
+  std::int64_t scored{};
+  std::int64_t skipped{};
+  std::int64_t failed{};
+  double mean{};     ///< of the scores
+  double squares{};  ///< sum of squared differences from the mean
+  double least{};
+  double greatest{};
+  double duration_ns{};       ///< sum over the calls that were not skipped
+  std::vector<double> curve;  ///< mean score in each equal share of the steps; NaN where there is none
+};
+
 struct FilmSnapshot {
   DecodedRecord record;  ///< with its schema
   const SessionInfo* session;
@@ -111,6 +125,10 @@ class FilmReader {
 
   /// All nodes' scores over all records.
   ScoreMatrix score_matrix(std::int64_t session, const FilmFilter& filter = {}) const;
+
+  /// Figures of every node, from one scan in bounded memory. `bins` is the length of the curves at most.
+  std::vector<PathSummary> summaries(std::int64_t session, std::size_t bins,
+                                     const FilmFilter& filter = {}) const;
 
   /// One scalar's values. The episode of `filter` is not used: scalars belong to none. Throws KeyError.
   ScoreColumns scalars(std::int64_t session, std::string_view name, const FilmFilter& filter = {}) const;

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from .series import Kind, ScoreSeries
+from .series import Kind, ScoreSeries, Summary
 from .snapshot import NeuralSnapshot
 from .targets import _refuse_later
 
@@ -51,6 +51,8 @@ class Reader(Protocol):
     ) -> Columns: ...
 
     def scalars(self, session_id: int, name: str, start: int | None, stop: int | None) -> Columns: ...
+
+    def summaries(self, session_id: int, episode: str | None, bins: int) -> list[Summary]: ...
 
     def snapshots(
         self, session_id: int, episode: str | None, start: int | None, stop: int | None
@@ -245,6 +247,19 @@ class Film:
         else:
             columns = self._reader.scalars(session.id, path, start, stop)
         return ScoreSeries.from_columns(path, kind, columns)
+
+    def summaries(
+        self, session: str | int | Session | None = None, *, episode: str | None = None, bins: int = 24
+    ) -> list[Summary]:
+        """Figures of every rubric, then of every scalar: a database is read once, not once a path.
+
+        ``bins`` is the number of points of each ``curve``. An episode narrows the rubrics, not the scalars.
+        """
+        chosen = self.session(session)
+        self._check_episode(chosen, episode)
+        rubrics = self._reader.summaries(chosen.id, episode, bins)
+        names = self._reader.scalar_names(chosen.id)
+        return [*rubrics, *(self.series("scalar", name, chosen).summary(bins) for name in names)]
 
     def _check_episode(self, session: Session, episode: str | None) -> None:
         if episode is None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import FormatError
-from .series import FAILED, NO_GROUP, NO_SAMPLE, SCORED, SKIPPED
+from .series import FAILED, NO_GROUP, NO_SAMPLE, SCORED, SKIPPED, ScoreSeries, Summary
 from .snapshot import ROOT, NeuralSnapshot
 
 _STATUS_CODES = {"skipped": SKIPPED, "scored": SCORED, "failed": FAILED}
@@ -149,6 +149,16 @@ class JsonlReader:
         """Columns of one scalar. Raises ``KeyError`` for an unknown name."""
         session = self._session(session_id)
         return self._columns(session, session.scalars[name], None, start, stop)
+
+    def summaries(self, session_id: int, episode: str | None = None, bins: int = 24) -> list[Summary]:
+        """Figures of every rubric path."""
+        many = [
+            ScoreSeries.from_columns(path, "rubric", self.scores(session_id, path, episode))
+            for path in self.paths(session_id)
+        ]
+        ends = [(int(one.step.min()), int(one.step.max())) for one in many if len(one)]
+        steps = (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
+        return [one.summary(bins, steps) for one in many]
 
     def snapshots(
         self,

@@ -93,8 +93,11 @@ class ScoreSeries:
         totals = np.bincount(inverse, weights=values, minlength=len(unique))
         return unique, totals / np.maximum(counts, 1)
 
-    def summary(self) -> Summary:
-        """Count, mean, spread and failures over the whole series."""
+    def summary(self, bins: int = 24, steps: tuple[int, int] | None = None) -> Summary:
+        """Count, mean, spread, failures, and the course over ``bins`` equal shares of the steps.
+
+        ``steps`` are the first and the last step to share out; left out, the series' own.
+        """
         values = self.score[self.scored]
         n = len(values)
         durations = self.duration_ns[self.status != SKIPPED]
@@ -107,12 +110,25 @@ class ScoreSeries:
             std=_std(values) if n > 1 else None,
             min=float(values.min()) if n else None,
             max=float(values.max()) if n else None,
-            first=float(values[0]) if n else None,
-            last=float(values[-1]) if n else None,
+            curve=self._curve(bins, steps),
             skipped=int((self.status == SKIPPED).sum()),
             failed=int((self.status == FAILED).sum()),
             mean_duration_ns=float(durations.mean()) if has_durations else None,
         )
+
+    def _curve(self, bins: int, steps: tuple[int, int] | None) -> tuple[float, ...]:
+        if bins < 1:
+            raise ValueError(f"bins must be at least 1, not {bins}")
+        scored = self.scored
+        if not scored.any():
+            return ()
+        low, high = steps or (int(self.step.min()), int(self.step.max()))
+        bins = min(bins, high - low + 1)
+        share = ((self.step[scored] - low) * bins) // (high - low + 1)
+        counts = np.bincount(share, minlength=bins)
+        totals = np.bincount(share, weights=self.score[scored], minlength=bins)
+        has_value = counts > 0
+        return tuple((totals[has_value] / counts[has_value]).tolist())
 
 
 def _std(values: npt.NDArray[np.float64]) -> float:
@@ -131,12 +147,13 @@ class Summary:
     std: float | None
     min: float | None
     max: float | None
-    first: float | None
-    last: float | None
+    curve: tuple[float, ...]  #: mean over each equal share of the steps that has a value
     skipped: int
     failed: int
     mean_duration_ns: float | None  #: over the calls that were not skipped; None for scalars
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        result: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        result["curve"] = list(self.curve)
+        return result

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C
+from .series import Summary
 from .snapshot import NeuralSnapshot
 
 
@@ -69,6 +70,13 @@ class SqliteReader:
     ) -> dict[str, npt.NDArray[Any]]:
         """Columns of one scalar."""
         return _by_time(self._native.scalars(session_id, name, start=start, stop=stop))
+
+    def summaries(self, session_id: int, episode: str | None = None, bins: int = 24) -> list[Summary]:
+        """Figures of every rubric path, from one scan."""
+        return [
+            Summary(**{**found, "kind": "rubric", "curve": tuple(found["curve"])})
+            for found in self._native.summaries(session_id, bins, episode=episode)
+        ]
 
     def snapshots(
         self,

@@ -249,6 +249,38 @@ def test_summary_and_by_step_against_numpy(
         assert mean == pytest.approx(np.mean(at), rel=1e-14)
 
 
+def test_summaries_are_those_of_each_series(
+    write: Callable[[list[SessionSpec]], Path], two: list[SessionSpec]
+) -> None:
+    film = Film(write(two))
+    for spec in two:
+        found = film.summaries(spec.name, bins=7)
+        assert [one.path for one in found if one.kind == "rubric"] == film.paths(spec.name)
+        assert [one.path for one in found if one.kind == "scalar"] == film.scalars(spec.name)
+        for one in found:
+            expected = film.scores(one.path, spec.name).summary(7)
+            assert one.curve == pytest.approx(expected.curve, rel=1e-12)
+            for name in ("mean", "std", "min", "max", "mean_duration_ns"):
+                value = getattr(expected, name)
+                wanted = None if value is None else pytest.approx(value, rel=1e-12)
+                assert getattr(one, name) == wanted, name
+            assert (one.n, one.skipped, one.failed) == (expected.n, expected.skipped, expected.failed)
+        by_path = {one.path: one for one in film.summaries(spec.name, episode="ep-1")}
+        expected = film.scores("quality.exact", spec.name, episode="ep-1").summary()
+        assert by_path["quality.exact"].mean == pytest.approx(expected.mean)
+        assert by_path["quality.exact"].failed == expected.failed
+    with pytest.raises(ValueError, match="bins must be"):
+        film.summaries("sft", bins=0)
+
+
+def test_curve_is_the_mean_of_equal_shares_of_the_steps() -> None:
+    columns = {"score": np.arange(10.0), "step": np.array([0, 0, 1, 1, 2, 3, 3, 8, 9, 9])}
+    series = ScoreSeries.from_columns("x", "rubric", columns)
+    assert series.summary(5).curve == (1.5, 5.0, 8.0)
+    assert series.summary(100).curve == (0.5, 2.5, 4.0, 5.5, 7.0, 8.5)
+    assert series.summary(1).curve == (4.5,)
+
+
 def test_summary_of_nothing() -> None:
     empty = ScoreSeries.from_columns("x", "rubric", {"score": np.array([np.nan]), "status": np.array([0])})
     summary = empty.summary()

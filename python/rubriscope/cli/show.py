@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..film import Film, Session
 from ..render import Column, duration, fitted_table, fixed, number, printable, snapshot_tree, sparkline
-from ..series import ScoreSeries
+from ..series import Summary
 from .common import (
     OK,
     CommandError,
@@ -55,15 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.step is not None:
         return _show_step(film, session, arguments)
     episode = arguments.episode
-    rubrics = [film.scores(p, session, episode=episode) for p in film.paths(session)]
-    scalars = [film.series("scalar", name, session) for name in film.scalars(session)]
+    found = film.summaries(session, episode=episode)
+    rubrics = [summary for summary in found if summary.kind == "rubric"]
+    scalars = [summary for summary in found if summary.kind == "scalar"]
     if arguments.json:
         print_json(
             {
                 "session": session.to_dict(),
                 "episodes": film.episodes(session),
-                "rubrics": [series.summary().to_dict() for series in rubrics],
-                "scalars": [series.summary().to_dict() for series in scalars],
+                "rubrics": [summary.to_dict() for summary in rubrics],
+                "scalars": [summary.to_dict() for summary in scalars],
             }
         )
         return OK
@@ -71,9 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _print_summary(
-    film: Film, session: Session, rubrics: list[ScoreSeries], scalars: list[ScoreSeries]
-) -> None:
+def _print_summary(film: Film, session: Session, rubrics: list[Summary], scalars: list[Summary]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -102,7 +101,7 @@ def _print_summary(
         out.print("nothing recorded yet")
 
 
-def _table(many: list[ScoreSeries], width: int) -> Table:
+def _table(many: list[Summary], width: int) -> Table:
     from rich.text import Text
 
     is_rubric = many[0].kind == "rubric"
@@ -114,24 +113,20 @@ def _table(many: list[ScoreSeries], width: int) -> Table:
         Column("min", 7),
         Column("max", 6),
         Column("over the steps", 2, right=False, style="cyan"),
-        Column("first → last 10 %", 5, right=False),
+        Column("first → last", 5, right=False),
         Column("failed", 1),
         Column("skipped", 8),
         Column("time", 3),
     ]
-    for series in many:
-        summary = series.summary()
-        _, values = series.by_step()
-        path.cells.append(_indented(series.path) if is_rubric else printable(series.path))
+    for summary in many:
+        path.cells.append(_indented(summary.path) if is_rubric else printable(summary.path))
         n.cells.append(f"{summary.n:,}")
         for column, value in zip(
             (mean, std, least, most), (summary.mean, summary.std, summary.min, summary.max), strict=True
         ):
             column.cells.append(fixed(value))
-        curve.cells.append(sparkline(values, 24 if width >= 110 else 12, ascii_only=ascii_only()))
-        tenth = max(1, len(values) // 10)
-        parts = (values[:tenth], values[-tenth:]) if len(values) else ()
-        ends.cells.append(" → ".join(number(float(part.mean())) for part in parts))
+        curve.cells.append(sparkline(summary.curve, 24 if width >= 110 else 12, ascii_only=ascii_only()))
+        ends.cells.append(" → ".join(number(value) for value in summary.curve[:1] + summary.curve[-1:]))
         failed.cells.append(Text(f"{summary.failed:,}", style="red" if summary.failed else "dim"))
         skipped.cells.append(Text(f"{summary.skipped:,}", style="" if summary.skipped else "dim"))
         time.cells.append(duration(summary.mean_duration_ns))
