@@ -25,7 +25,7 @@ class Accuracy : public rs::Rubric {
  protected:
   rs::Score forward(const rs::Value& action, const rs::Value& observation) override {
     const auto predicted = action.as<torch::Tensor>().argmax(1);
-    return predicted.eq(observation.as<torch::Tensor>()).to(torch::kFloat64).mean().item<double>();
+    return rs::score_of(predicted.eq(observation.as<torch::Tensor>()).to(torch::kFloat64).mean());
   }
 };
 
@@ -44,7 +44,7 @@ class Calibration : public rs::Rubric {
   rs::Score forward(const rs::Value& action, const rs::Value& observation) override {
     const auto inside = action.as<torch::Tensor>().softmax(1).select(1, 1).to(torch::kFloat64);
     const auto error = inside - observation.as<torch::Tensor>().to(torch::kFloat64);
-    return 1.0 - error.square().mean().item<double>();
+    return rs::score_of(1 - error.square().mean());
   }
 };
 
