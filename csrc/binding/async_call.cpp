@@ -56,6 +56,7 @@ struct Call {
   ContextHandle* handle;      // the observed call it belongs to, or nullptr
   EvalContext* root_context;  // set when this call owns the context and publishes it
   std::uint64_t start;
+  bool recorded;  // finish() has recorded a score
 };
 
 Call* as_call(PyObject* self) { return reinterpret_cast<Call*>(self); }
@@ -86,6 +87,7 @@ PyObject* call_finish(PyObject* self, PyObject* score) {
   EvalContext* const context = context_of(call);
   if (context != nullptr) context->last_tick = ticks();
   if (!finish_call(node_of(call->rubric), result, context, call->start)) return nullptr;
+  call->recorded = true;
   return result.take();
 }
 
@@ -93,7 +95,11 @@ PyObject* call_finish(PyObject* self, PyObject* score) {
 PyObject* call_fail(PyObject* self, PyObject* error) {
   Call* const call = as_call(self);
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error)), error);
-  record_failure(node_of(call->rubric), context_of(call), call->start != 0 ? call->start : ticks());
+  if (call->recorded) {
+    record_hook_failure(node_of(call->rubric), context_of(call));
+  } else {
+    record_failure(node_of(call->rubric), context_of(call), call->start != 0 ? call->start : ticks());
+  }
   PyErr_Clear();
   Py_RETURN_NONE;
 }
@@ -106,9 +112,13 @@ PyObject* call_enter(PyObject* self, PyObject*) {
   return PyContextVar_Set(g_context_var, reinterpret_cast<PyObject*>(call->handle));
 }
 
-// leave(token): publishes when this call owns its context
-PyObject* call_leave(PyObject* self, PyObject* token) {
+// leave(token, failed): publishes when this call owns its context. The exception of a failed call is the one
+// to see: an observer's is counted and dropped then.
+PyObject* call_leave(PyObject* self, PyObject* args) {
   Call* const call = as_call(self);
+  PyObject* token = nullptr;
+  int failed = 0;
+  if (!PyArg_ParseTuple(args, "Op:leave", &token, &failed)) return nullptr;
   if (token != Py_None && PyContextVar_Reset(g_context_var, token) != 0) {
     // Closed from another context (an abandoned coroutine): there is nothing to restore there.
     PyErr_Clear();
@@ -118,7 +128,8 @@ PyObject* call_leave(PyObject* self, PyObject* token) {
   call->root_context = nullptr;
   const bool ok = publish_call(node_of(call->rubric), *context, call->action, call->observation);
   close_context(context);
-  if (!ok) return nullptr;
+  if (!ok && !failed) return nullptr;
+  PyErr_Clear();
   Py_RETURN_NONE;
 }
 
@@ -174,7 +185,7 @@ PyMethodDef g_call_methods[] = {
     {"finish", call_finish, METH_O, nullptr},
     {"fail", call_fail, METH_O, nullptr},
     {"enter", call_enter, METH_NOARGS, nullptr},
-    {"leave", call_leave, METH_O, nullptr},
+    {"leave", call_leave, METH_VARARGS, nullptr},
     {"pre_hooks", call_pre_hooks, METH_NOARGS, nullptr},
     {"forward_hooks", call_forward_hooks, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
@@ -225,6 +236,7 @@ PyObject* make_coroutine(PyNode& node, PyObject* action, PyObject* observation, 
   PyObject* const function = awaitable == nullptr ? import_once(run, "rubriscope._async", "run")
                                                   : import_once(drive, "rubriscope._async", "drive");
   if (function == nullptr) return nullptr;
+  context = EvalContext::open(context);
   ContextHandle* const handle = context != nullptr ? handle_of(context) : nullptr;
   if (context != nullptr && handle == nullptr) return nullptr;
   auto* const call = PyObject_GC_New(Call, &CallType);
@@ -238,6 +250,7 @@ PyObject* make_coroutine(PyNode& node, PyObject* action, PyObject* observation, 
   call->handle = handle;
   call->root_context = nullptr;
   call->start = start;
+  call->recorded = false;
   auto* const object = reinterpret_cast<PyObject*>(call);
   PyObject_GC_Track(object);
   PyObject* const coroutine = awaitable == nullptr

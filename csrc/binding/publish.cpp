@@ -112,7 +112,8 @@ std::shared_ptr<Position> PyRecorder::position() {
 }
 
 bool PyRecorder::annotate(PyObject* mapping) {
-  for (EvalContext* context = active_context(); context != nullptr; context = context->parent()) {
+  for (EvalContext* context = EvalContext::open(active_context()); context != nullptr;
+       context = context->parent()) {
     const auto& observation = context->shape().nodes().front()->observation_;
     if (observation == nullptr) continue;
     for (const auto& observer : observation->observers) {
@@ -307,23 +308,28 @@ bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   if (PyErr_Occurred() != nullptr) PyErr_Fetch(&type, &value, &traceback);
   bool ok = true;
-  for (std::size_t i = 0; ok && i < attached->observers.size(); ++i) {
+  for (std::size_t i = 0; i < attached->observers.size(); ++i) {
     const std::shared_ptr<Observer> observer = attached->observers[i];
     auto& watcher = static_cast<PyObserver&>(*observer);
     const bool published = context.host_pending != nullptr
                                ? complete_later(observer, context, action, observation, end_tick)
                                : watcher.publish(context, action, observation, end_tick);
-    if (!published) ok = watcher.contain();
+    if (published || watcher.contain()) continue;
+    // It is to reach the caller, once the other observers have had their turn. The call's own exception, or
+    // the first observer's, is the one to see.
+    ok = false;
+    if (type != nullptr) {
+      PyErr_Clear();
+    } else {
+      PyErr_Fetch(&type, &value, &traceback);
+    }
   }
-  if (type != nullptr) {
-    if (!ok) PyErr_Clear();  // the call's own exception is the one to see
-    PyErr_Restore(type, value, traceback);
-  }
+  if (type != nullptr) PyErr_Restore(type, value, traceback);
   return ok;
 }
 
 void defer_score(PyNode& node, EvalContext* context, PyObject* tensor) {
-  for (EvalContext* c = context; c != nullptr; c = c->parent()) {
+  for (EvalContext* c = EvalContext::open(context); c != nullptr; c = c->parent()) {
     const std::uint32_t slot = c->shape().slot_of(node);
     if (slot == TreeShape::kNotInTree) continue;
     if (c->host_pending == nullptr) c->host_pending = PyList_New(0);

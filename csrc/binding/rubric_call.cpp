@@ -62,7 +62,7 @@ inline bool finish_plain(PyNode& node, const Result& result, EvalContext* contex
   if (context == nullptr) {
     if (node.is_member) return false;
   } else {
-    if (context->parent() != nullptr || !std::isfinite(result.value)) return false;
+    if (!context->is_alone() || !std::isfinite(result.value)) return false;
     const std::uint64_t end = node.kind == NodeKind::leaf ? ticks() : context->last_tick;
     if (!context->record(node, result.value, Status::scored, start, end) && node.is_member) return false;
     context->last_tick = end;
@@ -108,8 +108,8 @@ inline bool call_plain(PyNode& node, PyObject* action, PyObject* observation, Ev
 
 // A child whose class overrides __call__ is called as Python would.
 bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& out) {
-  if (is_fresh(child) && !child.special && child.observation() == nullptr) {
-    return call_plain(child, action, observation, active_context(), nullptr, out);
+  if (is_fresh(child) && !child.special && child.observation() == nullptr && g_live_async_contexts == 0) {
+    return call_plain(child, action, observation, current_context(), nullptr, out);
   }
   if (Py_TYPE(child.owner)->tp_call == rubric_call) return call_node(child, action, observation, out);
   PyObject* const given = PyObject_CallFunctionObjArgs(child.owner, action, observation, nullptr);
@@ -352,7 +352,7 @@ bool run_container(PyNode& node, NodeKind kind, PyObject* action, PyObject* obse
     Py_ssize_t size = 0;
     const char* const utf8 = text != nullptr ? PyUnicode_AsUTF8AndSize(text, &size) : nullptr;
     if (utf8 != nullptr) {
-      for (EvalContext* c = &context; c != nullptr; c = c->parent()) {
+      for (EvalContext* c = EvalContext::open(&context); c != nullptr; c = c->parent()) {
         c->note(node, ExtraTag::explanation, {utf8, static_cast<std::size_t>(size)});
       }
     }
@@ -366,12 +366,36 @@ bool run_container(PyNode& node, NodeKind kind, PyObject* action, PyObject* obse
   const char* const utf8 =
       json != nullptr && json != Py_None ? PyUnicode_AsUTF8AndSize(json, &size) : nullptr;
   if (utf8 != nullptr) {
-    for (EvalContext* c = &context; c != nullptr; c = c->parent()) {
+    for (EvalContext* c = EvalContext::open(&context); c != nullptr; c = c->parent()) {
       c->note(node, ExtraTag::score_metadata, {utf8, static_cast<std::size_t>(size)});
     }
   }
   Py_XDECREF(json);
   if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(score);
+}
+
+}  // namespace
+
+namespace {
+
+// The number in a tensor on the CPU. float(tensor) would warn of every one that requires a gradient.
+[[gnu::noinline]] bool read_tensor(Result& result) {
+  static PyObject* name = nullptr;
+  PyObject* const item = PyObject_CallMethodNoArgs(result.object, interned(name, "item"));
+  PyObject* const number = item != nullptr ? PyNumber_Float(item) : nullptr;
+  Py_XDECREF(item);
+  if (number == nullptr) {
+    if (item == nullptr || !PyErr_ExceptionMatches(PyExc_TypeError)) {
+      result.clear();
+      return false;
+    }
+    PyErr_Clear();  // a complex number
+    result.kind = Result::Kind::invalid;
+    return true;
+  }
+  result.value = PyFloat_AS_DOUBLE(number);
+  Py_DECREF(number);
+  return true;
 }
 
 }  // namespace
@@ -410,6 +434,7 @@ bool classify(Result& result) {
       result.kind = Result::Kind::deferred;
       return true;
     }
+    return read_tensor(result);
   } else if (Py_TYPE(object)->tp_as_async != nullptr && Py_TYPE(object)->tp_as_async->am_await != nullptr) {
     result.kind = Result::Kind::awaitable;
     return true;
@@ -462,6 +487,10 @@ bool run_forward(PyNode& node, NodeKind kind, PyObject* action, PyObject* observ
 void record_failure(PyNode& node, EvalContext* context, std::uint64_t start) {
   record_outcome(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed,
                  context != nullptr ? exception_text() : std::string(), start, ticks());
+}
+
+void record_hook_failure(PyNode& node, EvalContext* context) {
+  if (context != nullptr) overrule_outcome(node, context, exception_text());
 }
 
 bool finish_call(PyNode& node, Result& result, EvalContext* context, std::uint64_t start) {
@@ -558,7 +587,7 @@ bool run_forward_hooks(PyNode& node, PyObject* action, PyObject* observation, Re
   }
   if (!finish_call(node, out, context, start)) return false;
   if (!node.forward_hooks.empty() && !run_forward_hooks(node, action, observation, out)) {
-    record_failure(node, context, start);
+    record_hook_failure(node, context);
     return false;
   }
   return true;
@@ -616,11 +645,27 @@ bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, R
   return ok && published;
 }
 
+// A call where coroutines of observed calls are alive. Their context is this thread's for as long as the call
+// runs, and held: a thread may outlive the call that started it.
+[[gnu::noinline]] bool call_in_task(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
+  EvalContext* const outer = current_context();
+  EvalContext* const context = active_context();
+  if (context == nullptr && is_native_tree(node)) return call_native(node, action, observation, context, out);
+  if (context == outer) return call_in_context(node, action, observation, context, nullptr, out);
+  context->hold();
+  current_context() = context;
+  const bool ok = call_in_context(node, action, observation, context, nullptr, out);
+  current_context() = outer;
+  EvalContext::drop(context);
+  return ok;
+}
+
 }  // namespace
 
 bool call_node(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
   if (node.observation() != nullptr) return call_observed_root(node, action, observation, out);
-  EvalContext* const context = active_context();
+  if (g_live_async_contexts != 0) return call_in_task(node, action, observation, out);
+  EvalContext* const context = current_context();
   if (context == nullptr && is_native_tree(node)) return call_native(node, action, observation, context, out);
   return call_in_context(node, action, observation, context, nullptr, out);
 }

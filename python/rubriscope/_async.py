@@ -36,7 +36,7 @@ async def drive(call: Any, awaitable: Awaitable[Any]) -> Any:
 
 async def _finish(call: Any, awaitable: Awaitable[Any] | None) -> Any:
     token = call.enter()
-    recorded = False
+    recorded = failed = False
     try:
         if awaitable is None:
             call.start()
@@ -55,11 +55,12 @@ async def _finish(call: Any, awaitable: Awaitable[Any] | None) -> Any:
             raise
         return score
     except BaseException as error:
+        failed = True
         if not recorded:
             call.fail(error)
         raise
     finally:
-        call.leave(token)
+        call.leave(token, failed)
 
 
 async def resume_sequential(
