@@ -290,7 +290,8 @@ SessionInfo FilmReader::State::session_info(std::int64_t session) {
 std::vector<WriterRow> FilmReader::State::writers(std::int64_t session) {
   Statement select(
       database,
-      "SELECT writer_key, steps, writer_id, rank, world_size, host, pid, started_ns FROM writers "
+      "SELECT writer_key, (SELECT sum(steps) FROM spans WHERE first_key BETWEEN writer_key << 40 AND "
+      "(writer_key << 40) + 0xFFFFFFFFFF), writer_id, rank, world_size, host, pid, started_ns FROM writers "
       "WHERE session_id = ?1 ORDER BY writer_key");
   select.bind(1, session);
   std::vector<WriterRow> found;
@@ -391,11 +392,12 @@ std::vector<FilmSession> FilmReader::sessions() const {
     Statement select(
         state_->database,
         "SELECT s.session_id, s.uuid, s.name, s.created_ns, s.metadata, s.created_at, s.closed_ns, "
-        "coalesce(sum(w.steps), 0), coalesce(sum(w.scalars), 0), count(w.writer_key), "
-        "min(w.first_ns), max(w.last_ns), "
+        "coalesce(c.steps, 0), coalesce(c.scalars, 0), "
+        "(SELECT count(*) FROM writers w WHERE w.session_id = s.session_id), c.first_ns, c.last_ns, "
         "(SELECT count(*) FROM episodes e WHERE e.session_id = s.session_id) "
-        "FROM sessions s LEFT JOIN writers w ON w.session_id = s.session_id "
-        "GROUP BY s.session_id ORDER BY s.session_id");
+        "FROM sessions s LEFT JOIN (SELECT session_id, sum(steps) AS steps, sum(scalars) AS scalars, "
+        "min(first_ns) AS first_ns, max(last_ns) AS last_ns FROM spans GROUP BY session_id) c "
+        "ON c.session_id = s.session_id ORDER BY s.session_id");
     const auto optional_integer = [&](int column) {
       return select.is_null(column) ? std::nullopt : std::optional<std::int64_t>(select.integer(column));
     };

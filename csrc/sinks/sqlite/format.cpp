@@ -27,11 +27,7 @@ CREATE TABLE writers(
   host TEXT NOT NULL,
   pid INTEGER NOT NULL,
   started_ns INTEGER NOT NULL,
-  closed_ns INTEGER,
-  steps INTEGER NOT NULL DEFAULT 0,
-  scalars INTEGER NOT NULL DEFAULT 0,
-  first_ns INTEGER,
-  last_ns INTEGER);
+  closed_ns INTEGER);
 CREATE TABLE schemas(
   schema_key INTEGER PRIMARY KEY,
   session_id INTEGER NOT NULL REFERENCES sessions,
@@ -70,9 +66,13 @@ CREATE TABLE spans(
   first_key INTEGER PRIMARY KEY,
   last_key INTEGER NOT NULL,
   session_id INTEGER NOT NULL REFERENCES sessions,
+  steps INTEGER NOT NULL,
+  scalars INTEGER NOT NULL,
+  first_ns INTEGER NOT NULL,
+  last_ns INTEGER NOT NULL,
   episode_id TEXT,
-  first_step INTEGER NOT NULL,
-  last_step INTEGER NOT NULL);
+  first_step INTEGER,
+  last_step INTEGER);
 CREATE TABLE scalars(
   scalar_key INTEGER PRIMARY KEY,
   session_id INTEGER NOT NULL REFERENCES sessions,

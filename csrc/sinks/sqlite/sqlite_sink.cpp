@@ -29,7 +29,7 @@ namespace {
 
 constexpr int kBusyTimeoutMs = 1000;
 constexpr std::size_t kMaxKnownEpisodes = 4096;
-constexpr std::size_t kStepsPerSpan = 256;
+constexpr std::int64_t kRecordsPerSpan = 256;
 
 /// SQLite's codes that go away when their cause does.
 bool is_transient(int primary_code) {
@@ -92,27 +92,40 @@ std::string iso_8601(std::int64_t time_ns) {
 /// The lowest step_key of a writer.
 std::int64_t first_key(std::int64_t writer_key) { return writer_key << sqlite::kSequenceBits; }
 
-/// What positions a run of neighbouring steps covers. An index over the steps themselves would cost a third
-/// of the writing speed; these few rows find a step nearly as fast.
+/// What a run of neighbouring records of one writer covers. An index over the steps themselves would cost a
+/// third of the writing speed; these few rows find a step nearly as fast, and add up to a session's counts.
 struct Span {
-  std::size_t steps{};
   std::int64_t first_key{};
   std::int64_t last_key{};
-  std::int64_t first_step{};
-  std::int64_t last_step{};
+  std::int64_t steps{};
+  std::int64_t scalars{};
+  std::int64_t first_ns{};
+  std::int64_t last_ns{};
   bool one_episode{};
   std::string episode;  // when one_episode
+  std::int64_t first_step{};
+  std::int64_t last_step{};
 
-  void start(std::int64_t key, std::int64_t step, bool has_episode, const std::string& name) {
-    steps = 1;
-    first_key = last_key = key;
-    first_step = last_step = step;
-    one_episode = has_episode;
-    episode = name;
-  }
-  void extend(std::int64_t key, std::int64_t step) {
-    ++steps;
+  std::int64_t records() const { return steps + scalars; }
+
+  void add(std::int64_t key, std::int64_t time_ns) {
+    if (records() == 0) {
+      first_key = key;
+      first_ns = last_ns = time_ns;
+    }
     last_key = key;
+    first_ns = std::min(first_ns, time_ns);
+    last_ns = std::max(last_ns, time_ns);
+  }
+  void add_step(std::int64_t step, bool episode_changed, bool has_episode, const std::string& name) {
+    if (steps == 0) {
+      first_step = last_step = step;
+      one_episode = has_episode;
+      episode = name;
+    } else if (episode_changed && (!has_episode || name != episode)) {
+      one_episode = false;
+    }
+    ++steps;
     first_step = std::min(first_step, step);
     last_step = std::max(last_step, step);
   }
@@ -149,7 +162,6 @@ struct SqliteSink::Connection {
   Statement insert_step;
   Statement insert_scalar;
   Statement insert_episode;
-  Statement update_writer;
   Statement find_key;
   Statement put_span;
 
@@ -210,13 +222,8 @@ SqliteSink::Connection::Connection(const std::string& path) {
   insert_episode = Statement(
       database, "INSERT INTO episodes VALUES(?1, ?2, ?3) ON CONFLICT(session_id, episode_id) DO NOTHING",
       true);
-  update_writer =
-      Statement(database,
-                "UPDATE writers SET steps = steps + ?2, scalars = scalars + ?3, "
-                "first_ns = min(coalesce(first_ns, ?4), ?4), last_ns = max(coalesce(last_ns, ?5), ?5) "
-                "WHERE writer_key = ?1",
-                true);
-  put_span = Statement(database, "INSERT OR REPLACE INTO spans VALUES(?1, ?2, ?3, ?4, ?5, ?6)", true);
+  put_span = Statement(database,
+                       "INSERT OR REPLACE INTO spans VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", true);
   find_key = Statement(database,
                        "SELECT EXISTS(SELECT 1 FROM steps WHERE step_key = ?1) OR "
                        "EXISTS(SELECT 1 FROM scalars WHERE scalar_key = ?1)",
@@ -429,10 +436,8 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
 
   std::int64_t key_of_schema = -1;
   std::uint32_t last_schema = 0;
-  std::int64_t steps = 0;
-  std::int64_t scalars = 0;
-  std::int64_t first_ns = std::numeric_limits<std::int64_t>::max();
-  std::int64_t last_ns = std::numeric_limits<std::int64_t>::min();
+  bool first_of_batch = true;
+  bool any = false;
   // A batch whose commit was cut short may be offered again. Elsewhere a repeated sequence is a fault, which
   // the primary key refuses.
   const bool may_repeat = writer.may_repeat || batch.recovered;
@@ -452,14 +457,19 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
       last_schema = header.schema;
       step.bind(12, key_of_schema);
     }
-    first_ns = std::min(first_ns, header.time_ns);
-    last_ns = std::max(last_ns, header.time_ns);
+    Span& span = writer.span;
+    if (span.records() == kRecordsPerSpan) {
+      store_span(writer);
+      span = {};
+    }
+    span.add(key, header.time_ns);
+    any = true;
     record_bytes.clear();
     writer.encoder.encode(record, record_bytes);
     const std::string_view scores = write_scores(record, scores_text);
 
     if (header.kind == RecordKind::scalars) {
-      ++scalars;
+      ++span.scalars;
       insert_scalar.bind(1, key)
           .bind(2, writer.session_id)
           .bind(3, header.step)
@@ -493,8 +503,8 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
           break;
       }
     });
-    ++steps;
-    bool episode_changed = steps == 1;
+    bool episode_changed = first_of_batch;
+    first_of_batch = false;
     if (episode_text.data() == nullptr) {
       episode_changed = episode_changed || has_episode;
       episode_column.set_null();
@@ -507,17 +517,7 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
       has_episode = true;
       episode_changed = true;
     }
-    Span& span = writer.span;
-    if (span.steps == kStepsPerSpan) {
-      store_span(writer);
-      span.steps = 0;
-    }
-    if (span.steps == 0) {
-      span.start(key, header.step, has_episode, episode);
-    } else {
-      span.extend(key, header.step);
-      if (episode_changed && (!has_episode || episode != span.episode)) span.one_episode = false;
-    }
+    span.add_step(header.step, episode_changed, has_episode, episode);
     if (header.slots != 0 && record.statuses()[0] == Status::scored && std::isfinite(record.scores()[0])) {
       reward_column.set(record.scores()[0]);  // slot 0 of a tree is its root
     } else {
@@ -554,26 +554,29 @@ void SqliteSink::Connection::insert(Writer& writer, const Batch& batch) {
         .bind_blob(15, record_bytes)
         .run();
   }
-  if (steps != 0) store_span(writer);
-  if (steps + scalars != 0) {
-    update_writer.bind(1, writer.writer_key)
-        .bind(2, steps)
-        .bind(3, scalars)
-        .bind(4, first_ns)
-        .bind(5, last_ns)
-        .run();
-  }
+  if (any) store_span(writer);
 }
 
 void SqliteSink::Connection::store_span(Writer& writer) {
   const Span& span = writer.span;
-  put_span.bind(1, span.first_key).bind(2, span.last_key).bind(3, writer.session_id);
-  if (span.one_episode) {
-    put_span.bind(4, span.episode);
+  put_span.bind(1, span.first_key)
+      .bind(2, span.last_key)
+      .bind(3, writer.session_id)
+      .bind(4, span.steps)
+      .bind(5, span.scalars)
+      .bind(6, span.first_ns)
+      .bind(7, span.last_ns);
+  if (span.steps != 0 && span.one_episode) {
+    put_span.bind(8, span.episode);
   } else {
-    put_span.bind_null(4);
+    put_span.bind_null(8);
   }
-  put_span.bind(5, span.first_step).bind(6, span.last_step).run();
+  if (span.steps != 0) {
+    put_span.bind(9, span.first_step).bind(10, span.last_step);
+  } else {
+    put_span.bind_null(9).bind_null(10);
+  }
+  put_span.run();
 }
 
 bool SqliteSink::Connection::is_stored(std::int64_t key) {
