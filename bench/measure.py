@@ -232,8 +232,8 @@ class Report:
         print(f"# {name}: {question}\n{machine_line(self.machine)}", flush=True)
         if not self.machine["idle"]:
             print(
-                f"WARNING: the machine is not idle ({self.machine['busy']:.0%} of its CPUs are in use): calls "
-                "are compared by the thread's CPU time, and throughputs and latencies are of no use",
+                f"WARNING: the machine is not idle ({self.machine['busy']:.0%} of its CPUs are in use): "
+                "calls are compared by the thread's CPU time, and throughputs and latencies are of no use",
                 file=sys.stderr,
                 flush=True,
             )

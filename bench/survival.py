@@ -243,7 +243,7 @@ def run(args: argparse.Namespace) -> int:
     rng = random.Random(7)
     results: dict[str, list[tuple[int, int]]] = {}
     for turn in range(kills):
-        life = rng.uniform(0.5, 1.0) if args.quick else rng.uniform(1.0, 4.0)
+        life = rng.uniform(0.5, 1.0) if args.quick else rng.uniform(1.0, 3.0)
         for kind, (title, distribution, *_) in KINDS.items():
             if version(distribution) is None:
                 if turn == 0:
