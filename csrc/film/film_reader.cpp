@@ -72,6 +72,9 @@ std::string as_uri(const std::string& path) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       throw FormatError(path + " is damaged: " + error.what());
+    case SQLITE_ERROR:
+      throw FormatError(path + " does not hold the tables of format version " +
+                        std::to_string(sqlite::kFormatVersion) + ": " + error.what());
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
       throw TimeoutError(path + " was locked by another process for " + std::to_string(kBusyTimeoutMs) +
@@ -86,7 +89,7 @@ std::string as_uri(const std::string& path) {
 
 Database open_read_only(const std::string& path) {
   if (sqlite::inspect_file(path) == sqlite::FileState::absent) {
-    throw SystemError(ENOENT, "Opening a film (no such file, or an empty one)", path);
+    throw SystemError(ENOENT, "Opening a film", path);
   }
   // A connection that may write, kept from it: SQLite's read-only ones leave the log's files lying beside the
   // database, where the last other one to close tidies up. Without the right to write it is read-only anyway.
