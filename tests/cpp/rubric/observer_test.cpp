@@ -20,9 +20,9 @@ struct Seen {
   std::string action;
   std::string observation;
   std::string episode;
-  std::int64_t step;
-  std::uint64_t root_duration;
-  std::uint64_t longest_child;
+  std::int64_t step{};
+  std::uint64_t root_duration{};
+  std::uint64_t longest_child{};
 };
 
 // Keeps every snapshot in memory.
