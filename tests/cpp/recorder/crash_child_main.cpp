@@ -16,6 +16,11 @@
 
 #include "recorder/testing.h"
 
+#ifdef __SANITIZE_THREAD__
+// A child that records starts a thread; the sanitizer would rather stop it.
+extern "C" const char* __tsan_default_options() { return "die_after_fork=0"; }
+#endif
+
 namespace {
 
 using namespace rubriscope;

@@ -250,6 +250,37 @@ TEST_F(Damage, AFlippedByteInABodyDoesLoseTheRecord) {
   EXPECT_FALSE(outcome.folder_gone);
 }
 
+TEST_F(Damage, ABurstOverARecordsHeaderIsSkippedByLookingForTheNextRecord) {
+  // Length, counts and sequence are all gone: nothing leads on but the next valid record itself.
+  for (const Placed& segment : placed()) {
+    for (std::size_t index = 0; index < segment.steps.size(); ++index) {
+      FileBytes damaged = contents().at(segment.name);
+      std::memset(reinterpret_cast<std::byte*>(damaged.words.data()) + segment.offsets[index], 0xa5, 40);
+      const Walked walked = walk_with(segment.name, damaged);
+      std::vector<std::int64_t> expected = all_steps();
+      expected.erase(std::find(expected.begin(), expected.end(), segment.steps[index]));
+      ASSERT_EQ(walked.steps, expected) << segment.name << " record " << index;
+      ASSERT_EQ(walked.counts.damaged, 1u) << segment.name << " record " << index;
+    }
+  }
+}
+
+TEST_F(Damage, EitherCopyOfASegmentsIdentityIsEnough) {
+  const std::uint64_t writer = writer_hash(writer_.string());
+  for (const auto& [name, content] : contents()) {
+    const auto whole = read_segment_identity(content, writer);
+    ASSERT_TRUE(whole);
+    for (const std::size_t lost : {offsetof(SegmentHeader, first), offsetof(SegmentHeader, second)}) {
+      FileBytes damaged = content;
+      std::memset(reinterpret_cast<std::byte*>(damaged.words.data()) + lost, 0xa5, sizeof(SegmentIdentity));
+      const auto identity = read_segment_identity(damaged, writer);
+      ASSERT_TRUE(identity) << name;
+      EXPECT_EQ(identity->index, whole->index);
+    }
+    EXPECT_FALSE(read_segment_identity(content, writer + 1)) << "another writer's segment";
+  }
+}
+
 TEST_F(Damage, EveryTruncationOfASegmentLosesOnlyWhatWasCutOff) {
   for (const Placed& segment : placed()) {
     const FileBytes& clean = contents().at(segment.name);

@@ -7,6 +7,11 @@
 
 #include "recorder/testing.h"
 
+#ifdef __SANITIZE_THREAD__
+// A child that records starts a thread; the sanitizer would rather stop it.
+extern "C" const char* __tsan_default_options() { return "die_after_fork=0"; }
+#endif
+
 namespace rubriscope {
 namespace {
 
@@ -95,6 +100,19 @@ TEST(Fork, AChildThatNeverRecordsExitsCleanly) {
   publish(*recorder, schema, 1);
   EXPECT_EQ(recorder->flush(10), 2u);
   EXPECT_EQ(list_journals(folder / "journal").size(), 1u);
+}
+
+TEST(Fork, AChildDoesNotHaveTheParentsMap) {
+  TemporaryFolder folder;
+  Recorder recorder({}, {}, {std::make_shared<MemorySink>()}, options_in(folder / "journal"));
+  const auto mapped_segments = [] {
+    std::ifstream maps("/proc/self/maps");
+    int found = 0;
+    for (std::string line; std::getline(maps, line);) found += line.find("/segment-") != std::string::npos;
+    return found;
+  };
+  EXPECT_GT(mapped_segments(), 0);
+  EXPECT_EQ(in_child(mapped_segments), 0);
 }
 
 TEST(Fork, ForkingInTheMiddleOfEverythingDisturbsNobody) {

@@ -189,7 +189,7 @@ class FileSink : public Sink {
     content << file.rdbuf();
     const std::string bytes = content.str();
     std::vector<Row> rows(bytes.size() / sizeof(Row));
-    std::memcpy(rows.data(), bytes.data(), rows.size() * sizeof(Row));
+    if (!rows.empty()) std::memcpy(rows.data(), bytes.data(), rows.size() * sizeof(Row));
     return rows;
   }
 
