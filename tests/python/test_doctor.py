@@ -224,7 +224,7 @@ def test_extras_are_those_of_the_project() -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"test", "dev"}
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"test", "bench", "dev"}
 
 
 def test_printed_report(capsys: pytest.CaptureFixture[str]) -> None:
