@@ -40,6 +40,16 @@ std::vector<std::shared_ptr<Sink>> as_sinks(const py::list& list) {
   return sinks;
 }
 
+// A recorder that nobody closed closes itself, and waits for its sinks: one written in Python needs the GIL.
+void delete_without_gil(Recorder* recorder) {
+  if (Py_IsInitialized() == 0 || PyGILState_Check() == 0) {
+    delete recorder;
+    return;
+  }
+  const py::gil_scoped_release release;
+  delete recorder;
+}
+
 std::shared_ptr<PyRecorder> make_recorder(const std::string& session_id, const std::string& session_name,
                                           std::int64_t created_ns, const std::string& metadata_json, int rank,
                                           int world_size, const py::list& sinks,
@@ -62,8 +72,9 @@ std::shared_ptr<PyRecorder> make_recorder(const std::string& session_id, const s
   std::shared_ptr<Recorder> recorder;
   {
     const py::gil_scoped_release release;
-    recorder = std::make_shared<Recorder>(SessionInfo{session_id, session_name, created_ns, metadata_json},
-                                          writer, std::move(held), options);
+    recorder.reset(new Recorder(SessionInfo{session_id, session_name, created_ns, metadata_json}, writer,
+                                std::move(held), options),
+                   delete_without_gil);
   }
   return std::make_shared<PyRecorder>(std::move(recorder));
 }

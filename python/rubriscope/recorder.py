@@ -82,6 +82,18 @@ class _Episode:
         self._recorder._native.leave_position(self._tokens.pop())
 
 
+def _number(name: str, value: Any) -> float:
+    """A scalar as a float; a text that looks like a number is none."""
+    if isinstance(value, (str, bytes, bytearray)) or not hasattr(value, "__float__"):
+        raise TypeError(f"log() takes numbers, got {value!r} for {name!r}")
+    shape = getattr(value, "shape", ())
+    if tuple(shape) != () and getattr(value, "size", None) != 1:
+        count = value.numel() if hasattr(value, "numel") else value.size
+        if count != 1:
+            raise ValueError(f"log() takes single numbers, got shape {tuple(shape)} for {name!r}")
+    return float(value.item()) if hasattr(value, "item") else float(value)
+
+
 def _label(name: str) -> property:
     def get(recorder: Recorder) -> int | None:
         value: int | None = getattr(recorder._native, name)
@@ -238,10 +250,7 @@ class Recorder:
             if hasattr(value, "device") and getattr(value.device, "type", "cpu") != "cpu":
                 on_device = True
             else:
-                try:
-                    value = float(value)
-                except (TypeError, ValueError, RuntimeError) as error:
-                    raise type(error)(f"log() takes numbers, got {value!r} for {name!r}: {error}") from error
+                value = _number(name, value)
             names.append(str(name))
             values.append(value)
         if on_device:
