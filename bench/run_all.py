@@ -4,8 +4,8 @@
 
 Takes about 12 minutes on 2 cores, 4 with ``--quick``. The results are
 bench/results/<machine>-<date>/<name>.json and bench/results/TABLE.md; a quick or a partial run leaves the
-latter as it is. ``--readme`` puts the table between the bench marks of README.md, too. The exit code is 1 where
-a target was missed, 2 where a script failed.
+latter as it is. ``--readme`` puts the table between the bench marks of README.md, too. The exit code is 1
+where a target was missed, 2 where a script failed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SCRIPTS = (
     "survival",
     "grpo_demo",
     "memory",
+    "native",
 )
 #: The demo's own benchmark has options of its own.
 GRPO_OPTIONS = ("--seeds", "0", "--pairs", "10", "--steps", "100")
@@ -80,8 +81,8 @@ def run_one(name: str, args: argparse.Namespace, out: Path) -> tuple[list[Row], 
         command += [*(GRPO_QUICK if args.quick else GRPO_OPTIONS), *folder, "--out", str(path)]
     else:
         command += [*(("--quick",) if args.quick else ()), *folder, "--out", str(out)]
-    if name == "sqlite_durable" and args.native is not None:
-        command += ["--native", str(args.native)]
+    if name == "native":
+        command += ["--programs", str(args.native)]
     path.unlink(missing_ok=True)
     done = subprocess.run(command)
     if done.returncode not in (0, 1) or not path.exists():
@@ -116,7 +117,8 @@ def main() -> int:
     begin = time.monotonic()
     rows: list[Row] = []
     failed: list[str] = []
-    for name in args.only or SCRIPTS:
+    scripts = args.only or [name for name in SCRIPTS if name != "native" or args.native is not None]
+    for name in scripts:
         print(
             f"\n{'=' * 20} {name} ({time.monotonic() - begin:.0f} s, load {os.getloadavg()[0]:.1f})",
             flush=True,

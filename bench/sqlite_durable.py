@@ -7,9 +7,6 @@ rows a step, or one row with the scores as JSON. In turns, then one long run of 
 
 MLflow, TensorBoard and W&B offline are timed on the caller's side: what they have accepted, durable or not.
 Each is a step of 15 figures; they run in processes of their own (`--peer`).
-
-With ``--native`` (the folder of the C++ benchmarks) the pipe is also fed by a native producer, and the sink
-alone.
 """
 
 from __future__ import annotations
@@ -192,15 +189,6 @@ def peer_rates(name: str, place: Path, seconds: float, turns: int) -> list[float
     return rates
 
 
-def native(folder: Path, place: Path, seconds: float) -> dict[str, Any]:
-    """The sink alone, fed with records that are in memory by `bench/cpp/sink_bench.cpp`."""
-    program = folder / "bench_sink_bench"
-    command = [str(program), "sqlite", str(place / "native.db"), "--seconds", str(seconds), "--slots", "15"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
-
-
 def run(args: argparse.Namespace) -> int:
     """Measures and reports; the exit code is 1 where a target is missed."""
     report = Report("sqlite_durable", "how many steps a second become durable in SQLite?", args)
@@ -271,25 +259,12 @@ def run(args: argparse.Namespace) -> int:
                 "",
                 None,
             )
-    if args.native is not None:
-        with scratch(args.folder) as place:
-            figures = native(args.native, place, seconds)
-        report.data["native_sink"] = figures
-        report.row(
-            "the SQLite sink alone, fed natively from memory",
-            rate(figures["per_second"], "steps"),
-            "",
-            f"{figures['cpu_ns_per_snapshot'] / 1e3:.2f} µs CPU a snapshot",
-            "",
-            None,
-        )
     return report.finish()
 
 
 def main() -> int:
     """Run it, or one peer of it."""
     parser = options(__doc__)
-    parser.add_argument("--native", type=Path, help="folder of the C++ benchmarks' programs")
     parser.add_argument("--peer", choices=list(PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--peer-time", nargs=2, type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
