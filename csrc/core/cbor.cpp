@@ -235,6 +235,23 @@ Major Reader::peek() const {
   return static_cast<Major>(std::to_integer<std::uint8_t>(*at_) >> 5);
 }
 
+template <class Unsigned>
+Unsigned Reader::big_endian() {
+  if (left() < sizeof(Unsigned)) fail("the rest of a head");
+  Unsigned value;
+  std::memcpy(&value, at_, sizeof value);
+  at_ += sizeof value;
+  if constexpr (std::endian::native == std::endian::big || sizeof value == 1) {
+    return value;
+  } else if constexpr (sizeof value == 2) {
+    return __builtin_bswap16(value);
+  } else if constexpr (sizeof value == 4) {
+    return __builtin_bswap32(value);
+  } else {
+    return __builtin_bswap64(value);
+  }
+}
+
 Reader::Head Reader::head() {
   if (at_ == end_) fail("a data item");
   const auto initial = std::to_integer<std::uint8_t>(*at_++);
@@ -243,11 +260,22 @@ Reader::Head Reader::head() {
     head.argument = head.info;
     return head;
   }
-  if (head.info > 27) fail("a definite length");
-  const std::size_t width = std::size_t{1} << (head.info - 24);
-  if (left() < width) fail("the rest of a head");
-  for (std::size_t i = 0; i < width; ++i)
-    head.argument = head.argument << 8 | std::to_integer<std::uint64_t>(*at_++);
+  switch (head.info) {
+    case 24:
+      head.argument = big_endian<std::uint8_t>();
+      break;
+    case 25:
+      head.argument = big_endian<std::uint16_t>();
+      break;
+    case 26:
+      head.argument = big_endian<std::uint32_t>();
+      break;
+    case 27:
+      head.argument = big_endian<std::uint64_t>();
+      break;
+    default:
+      fail("a definite length");
+  }
   return head;
 }
 
@@ -295,6 +323,27 @@ double Reader::real_or_null(double none, const char* what) {
     return none;
   }
   return real(what);
+}
+
+void Reader::skip_numbers(Major major, std::uint64_t count, const char* what) {
+  // What follows the initial byte, by its low five bits.
+  static constexpr std::array<std::uint8_t, 32> following = [] {
+    std::array<std::uint8_t, 32> table{};
+    table[24] = 1;
+    table[25] = 2;
+    table[26] = 4;
+    table[27] = 8;
+    return table;
+  }();
+  const std::byte* at = at_;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (at >= end_) fail(what);
+    const auto initial = std::to_integer<std::uint8_t>(*at);
+    if (initial >> 5 != static_cast<std::uint8_t>(major) || (initial & 31) > 27) fail(what);
+    at += 1 + following[initial & 31];
+  }
+  if (at > end_) fail(what);
+  at_ = at;
 }
 
 void Reader::skip(int depth) {
@@ -551,7 +600,7 @@ CborFields read_fields(RecordReader& record) {
   fields.slots = reader.count(cbor::Major::array, "an array of scores");
   if (fields.slots > 0xFFFF) throw FormatError("CBOR record: more than 65535 slots");
   const char* const from = reinterpret_cast<const char*>(reader.position());
-  for (std::size_t i = 0; i < fields.slots; ++i) reader.real_or_null(0, "a score");
+  reader.skip_numbers(cbor::Major::simple, fields.slots, "a score");
   fields.scores = {from, static_cast<std::size_t>(reinterpret_cast<const char*>(reader.position()) - from)};
   record.done();
   record.require(kStatuses, "statuses");
@@ -576,11 +625,8 @@ void append_extra(std::string& extras, ExtraTag tag, std::uint8_t form, std::uin
 
 double CborFields::score(std::size_t slot) const {
   cbor::Reader reader(std::as_bytes(std::span(scores)));
-  double value = std::numeric_limits<double>::quiet_NaN();
-  for (std::size_t i = 0; i <= slot; ++i) {
-    value = reader.real_or_null(std::numeric_limits<double>::quiet_NaN(), "a score");
-  }
-  return value;
+  reader.skip_numbers(cbor::Major::simple, slot, "a score");
+  return reader.real_or_null(std::numeric_limits<double>::quiet_NaN(), "a score");
 }
 
 namespace {
@@ -609,9 +655,8 @@ void CborFields::read_durations(std::uint64_t* out) const {
 std::uint64_t CborFields::duration_ns(std::size_t slot) const {
   if (kind != RecordKind::snapshot) return 0;
   cbor::Reader reader = durations_of(*this);
-  std::uint64_t duration = 0;
-  for (std::size_t i = 0; i <= slot; ++i) duration = reader.unsigned_integer("a duration");
-  return duration;
+  reader.skip_numbers(cbor::Major::unsigned_integer, slot, "a duration");
+  return reader.unsigned_integer("a duration");
 }
 
 void CborFields::read_scores(double* out) const {

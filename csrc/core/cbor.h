@@ -71,12 +71,16 @@ class Reader {
   double real(const char* what);
   /// A float, or `none` for null.
   double real_or_null(double none, const char* what);
+  /// Skips numbers (or simple values) of one major type.
+  void skip_numbers(Major major, std::uint64_t count, const char* what);
   /// Skips one item of any type.
   void skip(int depth = 0);
 
  private:
   [[noreturn]] void fail(const char* what) const;
   std::string_view chunk(Major major, const char* what);
+  template <class Unsigned>
+  Unsigned big_endian();
 
   const std::byte* at_;
   const std::byte* end_;
