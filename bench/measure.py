@@ -332,7 +332,9 @@ def duration(ns: float) -> str:
 
 
 def rate(per_second: float, what: str) -> str:
-    """A rate in thousands."""
+    """A rate with three digits."""
+    if per_second >= 1e6:
+        return f"{per_second / 1e6:.3g}M {what}/s"
     return f"{per_second / 1e3:.3g}k {what}/s" if per_second >= 1000 else f"{per_second:.0f} {what}/s"
 
 
