@@ -136,7 +136,8 @@ void ticks_to_ns(const std::uint64_t* tick_counts, std::uint64_t* ns, std::size_
   const std::uint64_t number = g_current.load(std::memory_order_acquire);
   const std::uint64_t ratio = g_anchors[number % kAnchors].ratio.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < count; ++i) {
-    ns[i] = static_cast<std::uint64_t>((static_cast<unsigned __int128>(tick_counts[i]) * ratio) >> kRatioBits);
+    ns[i] =
+        static_cast<std::uint64_t>((static_cast<unsigned __int128>(tick_counts[i]) * ratio) >> kRatioBits);
   }
 }
 
