@@ -22,6 +22,7 @@ class PySink final : public Sink {
   void write(const Batch& batch) override;
   bool wants_recovered() const override { return wants_recovered_; }
   bool keeps_failed_batches() const override { return false; }
+  bool takes_gil() const override { return true; }
   void close() override;
 
  private:
