@@ -183,8 +183,7 @@ PRAGMA user_version = 1;
 CREATE TABLE sessions(session_id INTEGER PRIMARY KEY, uuid TEXT UNIQUE, name TEXT, created_at TEXT,
   created_ns INTEGER, closed_ns INTEGER, metadata TEXT);
 CREATE TABLE writers(writer_key INTEGER PRIMARY KEY, session_id INTEGER, writer_id TEXT UNIQUE, rank INTEGER,
-  world_size INTEGER, host TEXT, pid INTEGER, started_ns INTEGER, closed_ns INTEGER, steps INTEGER,
-  scalars INTEGER, first_ns INTEGER, last_ns INTEGER);
+  world_size INTEGER, host TEXT, pid INTEGER, started_ns INTEGER, closed_ns INTEGER);
 CREATE TABLE schemas(schema_key INTEGER PRIMARY KEY, session_id INTEGER, kind TEXT, definition TEXT,
   UNIQUE(session_id, definition));
 CREATE TABLE rubrics(schema_key INTEGER, rubric_path TEXT, slot INTEGER, jp TEXT, class_name TEXT,
@@ -194,8 +193,8 @@ CREATE TABLE episodes(session_id INTEGER, episode_id TEXT, started_ns INTEGER,
 CREATE TABLE steps(step_key INTEGER PRIMARY KEY, session_id INTEGER, episode_id TEXT, step_index INTEGER,
   time_ns INTEGER, reward REAL, action, observation, metadata TEXT, group_id INTEGER, sample_index INTEGER,
   schema_key INTEGER, scores TEXT, statuses TEXT, record BLOB);
-CREATE TABLE spans(first_key INTEGER PRIMARY KEY, last_key INTEGER, session_id INTEGER, episode_id TEXT,
-  first_step INTEGER, last_step INTEGER);
+CREATE TABLE spans(first_key INTEGER PRIMARY KEY, last_key INTEGER, session_id INTEGER, steps INTEGER,
+  scalars INTEGER, first_ns INTEGER, last_ns INTEGER, episode_id TEXT, first_step INTEGER, last_step INTEGER);
 CREATE TABLE scalars(scalar_key INTEGER PRIMARY KEY, session_id INTEGER, step_index INTEGER, time_ns INTEGER,
   schema_key INTEGER, "values" TEXT, record BLOB);
 """
@@ -268,13 +267,12 @@ def write_sqlite(path: Path, sessions: list[SessionSpec]) -> Path:
             keys[writer] = writer_key
             mine = [one for one in spec.snapshots if one.id.startswith(writer)]
             logged = [one for one in spec.scalars if one.writer == writer]
-            times = [one.time_ns for one in (*mine, *logged)]
             connection.execute(
-                "INSERT INTO writers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO writers VALUES (?,?,?,?,?,?,?,?,?)",
                 (writer_key, session_id, writer, rank, len(spec.writers), "test", 100 + rank, spec.created_ns,
-                 spec.closed_ns, len(mine), len(logged), min(times, default=None), max(times, default=None)),
+                 spec.closed_ns),
             )  # fmt: skip
-            _write_spans(connection, session_id, writer_key, mine)
+            _write_spans(connection, session_id, writer_key, mine, logged)
         schema_key += 1
         tree_key = schema_key
         definition = json.dumps({"kind": "tree", "slots": spec.slots}, separators=(",", ":"))
@@ -329,17 +327,31 @@ def write_sqlite(path: Path, sessions: list[SessionSpec]) -> Path:
 
 
 def _write_spans(
-    connection: sqlite3.Connection, session_id: int, writer_key: int, snapshots: list[NeuralSnapshot]
+    connection: sqlite3.Connection,
+    session_id: int,
+    writer_key: int,
+    snapshots: list[NeuralSnapshot],
+    logged: list[Scalars],
 ) -> None:
-    """One span a run of eight snapshots, with the episode where it is the same for all."""
-    for start in range(0, len(snapshots), 8):
-        run = snapshots[start : start + 8]
-        keys = [writer_key << 40 | int(one.id.rsplit(":", 1)[1]) for one in run]
-        episodes = {one.episode_id for one in run}
-        steps = [one.step for one in run]
+    """One span a run of eight records, with the episode where it is the same for all its snapshots."""
+    keyed: list[tuple[int, NeuralSnapshot | Scalars]] = [
+        *((int(one.id.rsplit(":", 1)[1]), one) for one in snapshots),
+        *((one.sequence, one) for one in logged),
+    ]
+    keyed.sort(key=lambda entry: entry[0])
+    for start in range(0, len(keyed), 8):
+        run = keyed[start : start + 8]
+        keys = [writer_key << 40 | sequence for sequence, _ in run]
+        times = [one.time_ns for _, one in run]
+        mine = [one for _, one in run if isinstance(one, NeuralSnapshot)]
+        episodes = {one.episode_id for one in mine}
         episode = episodes.pop() if len(episodes) == 1 else None
-        row = (keys[0], keys[-1], session_id, episode, min(steps), max(steps))
-        connection.execute("INSERT INTO spans VALUES (?,?,?,?,?,?)", row)
+        steps = [one.step for one in mine]
+        connection.execute(
+            "INSERT INTO spans VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (keys[0], keys[-1], session_id, len(mine), len(run) - len(mine), min(times), max(times),
+             episode, min(steps, default=None), max(steps, default=None)),
+        )  # fmt: skip
 
 
 # ---- JSONL -------------------------------------------------------------------------------------------------
