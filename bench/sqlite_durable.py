@@ -229,6 +229,7 @@ def run(args: argparse.Namespace) -> int:
     report.data |= {"sustained_steps_per_s": sustained, "sustained_s": long_run}
 
     ours = statistics.median(rates["rubriscope"])
+    cpu = {name: statistics.median(got) for name, got in cpu_ns.items()}
     for name in list(kinds)[1:]:
         peer = statistics.median(rates[name])
         judged = name == "executemany, 15 rows"
@@ -240,7 +241,8 @@ def run(args: argparse.Namespace) -> int:
             shown,
             f"{name} {rate(peer, 'steps')}{beside}",
             f"{ours / peer:.1f}×"
-            + (f", sustained {sustained['rubriscope'] / sustained[name]:.1f}×" if judged else ""),
+            + (f", sustained {sustained['rubriscope'] / sustained[name]:.1f}×" if judged else "")
+            + f"; CPU a step 1/{cpu[name] / cpu['rubriscope']:.1f}",
             "≥ 5×" if judged else "",
             met,
         )
