@@ -96,12 +96,15 @@ PyObject* rubric_batch(PyObject* self, PyObject* args, PyObject* kwargs) {
   return batch;
 }
 
-BatchContexts::BatchContexts(PyObject* root, std::size_t pairs) : root_(root) {
+BatchContexts::BatchContexts(PyObject* root, std::size_t pairs, BatchContexts* outer,
+                             const std::vector<std::size_t>& rows)
+    : root_(root) {
   PyNode& node = node_of(root);
   if (node.observation() == nullptr) throw ValueError(node.class_name() + " is not observed");
   EvalContext* const parent = active_context();
   for (std::size_t i = 0; i < pairs; ++i) {
-    contexts_.push_back(EvalContext::acquire(node.observation()->shape(node), parent));
+    EvalContext* const around = outer != nullptr ? &outer->at(rows.at(i)) : parent;
+    contexts_.push_back(EvalContext::acquire(node.observation()->shape(node), around));
     contexts_.back()->last_tick = ticks();
   }
   Py_INCREF(root_);
@@ -125,10 +128,9 @@ void BatchContexts::record(PyObject* rubric, std::size_t pair, double value, std
                            std::uint64_t end) {
   EvalContext& context = at(pair);
   const bool finite = std::isfinite(value);
-  context.record(node_of(rubric), finite ? value : std::numeric_limits<double>::quiet_NaN(),
-                 finite ? Status::scored : Status::failed, start, end);
-  context.last_tick = end;
-  if (!finite) context.note(node_of(rubric), ExtraTag::reason, not_finite_reason(value));
+  record_outcome(node_of(rubric), &context, finite ? value : std::numeric_limits<double>::quiet_NaN(),
+                 finite ? Status::scored : Status::failed, finite ? "" : not_finite_reason(value), start,
+                 end);
 }
 
 void BatchContexts::fail(PyObject* rubric, std::size_t pair, PyObject* error, std::uint64_t start) {

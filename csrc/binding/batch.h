@@ -15,8 +15,10 @@ PyObject* rubric_batch(PyObject* self, PyObject* args, PyObject* kwargs);
 /// One observed call per pair, while rubriscope/_batch.py evaluates a tree node by node over all pairs.
 class BatchContexts {
  public:
-  /// `root` must be observed. Throws ValueError.
-  BatchContexts(PyObject* root, std::size_t pairs);
+  /// `root` must be observed. Inside of another batch `outer`, pair i here is its pair `rows[i]`. Throws
+  /// ValueError.
+  BatchContexts(PyObject* root, std::size_t pairs, BatchContexts* outer,
+                const std::vector<std::size_t>& rows);
   ~BatchContexts();
   BatchContexts(const BatchContexts&) = delete;
   BatchContexts& operator=(const BatchContexts&) = delete;

@@ -157,6 +157,26 @@ struct PyObserver::Captured {
   char digits[32];
 };
 
+// Everything of a snapshot but its scores, as it was when the call ended.
+struct PyObserver::Prepared {
+  Prepared() = default;
+  Prepared(const Prepared&) = delete;
+  Prepared& operator=(const Prepared&) = delete;
+  ~Prepared() { Py_XDECREF(json); }
+
+  /// Lets go of what may change once the GIL is given away.
+  void own_position() {
+    episode.assign(position.episode);
+    position.episode = episode;
+  }
+
+  Captured action, observation;
+  PyObject* json{nullptr};  // what metadata borrows from
+  std::string_view metadata;
+  SnapshotPosition position{};
+  std::string episode;
+};
+
 PyObserver::~PyObserver() {
   if (capture_ == nullptr || Py_IsInitialized() == 0) return;
   const PyGILState_STATE gil = PyGILState_Ensure();
@@ -210,60 +230,61 @@ bool PyObserver::capture(PyObject* value, Captured& captured) {
   return true;
 }
 
-bool PyObserver::publish(EvalContext& context, PyObject* action, PyObject* observation,
-                         std::uint64_t end_tick) {
-  Captured captured_action, captured_observation;
+bool PyObserver::prepare(EvalContext& context, PyObject* action, PyObject* observation, Prepared& prepared) {
   if (mode_ != CaptureMode::none &&
-      !(capture(action, captured_action) && capture(observation, captured_observation))) {
+      !(capture(action, prepared.action) && capture(observation, prepared.observation))) {
     return false;
   }
-  PyObject* json = nullptr;
-  std::string_view metadata;
   PyObject* const waiting = recorder_->take_waiting_annotations();
   if (waiting != nullptr || context.host_annotations != nullptr) {
     static PyObject* function = nullptr;
     PyObject* const to_json = import_once(function, "rubriscope._details", "annotations_json");
     PyObject* const inside = static_cast<PyObject*>(context.host_annotations);
-    json = to_json == nullptr ? nullptr
-                              : PyObject_CallFunctionObjArgs(to_json, waiting != nullptr ? waiting : Py_None,
-                                                             inside != nullptr ? inside : Py_None, nullptr);
+    prepared.json = to_json == nullptr
+                        ? nullptr
+                        : PyObject_CallFunctionObjArgs(to_json, waiting != nullptr ? waiting : Py_None,
+                                                       inside != nullptr ? inside : Py_None, nullptr);
     Py_XDECREF(waiting);
     Py_ssize_t size = 0;
-    const char* const utf8 = json != nullptr ? PyUnicode_AsUTF8AndSize(json, &size) : nullptr;
-    if (utf8 == nullptr) {
-      Py_XDECREF(json);
-      return false;
-    }
-    metadata = {utf8, static_cast<std::size_t>(size)};
+    const char* const utf8 =
+        prepared.json != nullptr ? PyUnicode_AsUTF8AndSize(prepared.json, &size) : nullptr;
+    if (utf8 == nullptr) return false;
+    prepared.metadata = {utf8, static_cast<std::size_t>(size)};
   }
-  const SnapshotPosition position = recorder_->take_position();
+  prepared.position = recorder_->take_position();
+  return true;
+}
+
+bool PyObserver::publish(EvalContext& context, PyObject* action, PyObject* observation,
+                         std::uint64_t end_tick) {
+  Prepared prepared;
+  return prepare(context, action, observation, prepared) && write(context, prepared, end_tick);
+}
+
+bool PyObserver::write(EvalContext& context, Prepared& prepared, std::uint64_t end_tick) {
+  const Capture& action = prepared.action.capture;
+  const Capture& observation = prepared.observation.capture;
   bool written = false;
   try {
-    written = try_publish(context, position, captured_action.capture, captured_observation.capture, metadata,
-                          end_tick);
+    written = try_publish(context, prepared.position, action, observation, prepared.metadata, end_tick);
     if (!written) {
       // Waiting gives the GIL away: what the position borrows must outlive other threads' changes.
-      const std::string episode(position.episode);
-      SnapshotPosition kept = position;
-      kept.episode = episode;
+      prepared.own_position();
       const std::size_t bytes =
-          record_bytes(context, kept, captured_action.capture, captured_observation.capture, metadata);
+          record_bytes(context, prepared.position, action, observation, prepared.metadata);
       while (!written) {
         bool room = false;
         Py_BEGIN_ALLOW_THREADS;
         room = recorder().wait_for_room(bytes);
         Py_END_ALLOW_THREADS;
         if (!room) break;  // refused, and counted as dropped
-        written = try_publish(context, kept, captured_action.capture, captured_observation.capture, metadata,
-                              end_tick);
+        written = try_publish(context, prepared.position, action, observation, prepared.metadata, end_tick);
       }
     }
   } catch (...) {
-    Py_XDECREF(json);
     raise_current_exception();
     return false;
   }
-  Py_XDECREF(json);
   if (written) snapshots.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
@@ -291,14 +312,6 @@ bool PyObserver::contain() {
 
 // ---- Publishing
 
-namespace {
-
-// Hands a call whose scores are still on a device to the thread that completes it.
-bool complete_later(const std::shared_ptr<Observer>& observer, EvalContext& context, PyObject* action,
-                    PyObject* observation, std::uint64_t end_tick);
-
-}  // namespace
-
 bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject* observation) {
   // The observation is kept: a capture may detach its observer.
   const std::shared_ptr<RootObservation> attached = root.observation_;
@@ -312,7 +325,7 @@ bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject
     const std::shared_ptr<Observer> observer = attached->observers[i];
     auto& watcher = static_cast<PyObserver&>(*observer);
     const bool published = context.host_pending != nullptr
-                               ? complete_later(observer, context, action, observation, end_tick)
+                               ? watcher.publish_later(observer, context, action, observation, end_tick)
                                : watcher.publish(context, action, observation, end_tick);
     if (published || watcher.contain()) continue;
     // It is to reach the caller, once the other observers have had their turn. The call's own exception, or
@@ -342,52 +355,54 @@ void defer_score(PyNode& node, EvalContext* context, PyObject* tensor) {
   }
 }
 
-namespace {
-
-constexpr const char* kDeferredCapsule = "rubriscope.DeferredSnapshot";
-
 // A finished call whose numbers are not here yet: its own copy of the context.
-struct DeferredSnapshot {
+struct PyObserver::Deferred {
+  static constexpr const char* kCapsule = "rubriscope.DeferredSnapshot";
+
+  static void free(PyObject* capsule) {
+    auto* const deferred = static_cast<Deferred*>(PyCapsule_GetPointer(capsule, kCapsule));
+    close_context(deferred->context);
+    Py_DECREF(deferred->action);
+    Py_DECREF(deferred->observation);
+    delete deferred;
+  }
+
   std::shared_ptr<Observer> observer;
   EvalContext* context;
-  PyObject* action;
+  PyObject* action;  // what the captures borrow from
   PyObject* observation;
   std::uint64_t end_tick;
+  Prepared prepared;
 };
 
-void free_deferred(PyObject* capsule) {
-  auto* const deferred = static_cast<DeferredSnapshot*>(PyCapsule_GetPointer(capsule, kDeferredCapsule));
-  close_context(deferred->context);
-  Py_DECREF(deferred->action);
-  Py_DECREF(deferred->observation);
-  delete deferred;
-}
-
-bool complete_later(const std::shared_ptr<Observer>& observer, EvalContext& context, PyObject* action,
-                    PyObject* observation, std::uint64_t end_tick) {
+bool PyObserver::publish_later(const std::shared_ptr<Observer>& self, EvalContext& context, PyObject* action,
+                               PyObject* observation, std::uint64_t end_tick) {
   static PyObject* function = nullptr;
   PyObject* const complete = import_once(function, "rubriscope._device", "complete_later");
   if (complete == nullptr) return false;
-  auto* const deferred = new DeferredSnapshot{observer, EvalContext::copy(context), Py_NewRef(action),
-                                              Py_NewRef(observation), end_tick};
-  deferred->context->host_annotations = Py_XNewRef(static_cast<PyObject*>(context.host_annotations));
-  PyObject* const capsule = PyCapsule_New(deferred, kDeferredCapsule, free_deferred);
+  auto* const deferred =
+      new Deferred{self, EvalContext::copy(context), Py_NewRef(action), Py_NewRef(observation), end_tick, {}};
+  PyObject* const capsule = PyCapsule_New(deferred, Deferred::kCapsule, Deferred::free);
   if (capsule == nullptr) return false;
-  PyObject* const ignored =
-      PyObject_CallFunctionObjArgs(complete, capsule, static_cast<PyObject*>(context.host_pending), nullptr);
+  PyObject* ignored = nullptr;
+  if (prepare(context, action, observation, deferred->prepared)) {
+    deferred->prepared.own_position();
+    ignored = PyObject_CallFunctionObjArgs(complete, capsule, static_cast<PyObject*>(context.host_pending),
+                                           nullptr);
+  }
   Py_DECREF(capsule);
   Py_XDECREF(ignored);
   return ignored != nullptr;
 }
 
-}  // namespace
-
 // _publish_deferred(capsule, [(slot, number or None, reason)]): the numbers of a call have arrived.
-PyObject* publish_deferred(PyObject*, PyObject* args) {
+PyObject* publish_deferred(PyObject*, PyObject* args) { return PyObserver::publish_deferred(args); }
+
+PyObject* PyObserver::publish_deferred(PyObject* args) {
   PyObject* capsule = nullptr;
   PyObject* numbers = nullptr;
   if (!PyArg_ParseTuple(args, "OO!", &capsule, &PyList_Type, &numbers)) return nullptr;
-  auto* const deferred = static_cast<DeferredSnapshot*>(PyCapsule_GetPointer(capsule, kDeferredCapsule));
+  auto* const deferred = static_cast<Deferred*>(PyCapsule_GetPointer(capsule, Deferred::kCapsule));
   if (deferred == nullptr) return nullptr;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(numbers); ++i) {
     unsigned long slot = 0;
@@ -398,8 +413,7 @@ PyObject* publish_deferred(PyObject*, PyObject* args) {
                                 reason != nullptr ? reason : std::string_view{});
   }
   auto& watcher = static_cast<PyObserver&>(*deferred->observer);
-  if (!watcher.publish(*deferred->context, deferred->action, deferred->observation, deferred->end_tick) &&
-      !watcher.contain()) {
+  if (!watcher.write(*deferred->context, deferred->prepared, deferred->end_tick) && !watcher.contain()) {
     return nullptr;
   }
   Py_RETURN_NONE;

@@ -72,6 +72,12 @@ class PyObserver final : public Observer {
   /// Writes one snapshot of a finished call, waiting for room without the GIL. False with an exception set.
   bool publish(EvalContext& context, PyObject* action, PyObject* observation, std::uint64_t end_tick);
 
+  /// The same for a call whose scores are still on a device: everything but them is taken now, and the
+  /// snapshot is written when they have arrived. `self` owns this observer.
+  bool publish_later(const std::shared_ptr<Observer>& self, EvalContext& context, PyObject* action,
+                     PyObject* observation, std::uint64_t end_tick);
+  static PyObject* publish_deferred(PyObject* args);
+
   /// After publish() gave false: counts and reports the failure and clears it, or keeps it
   /// (on_error="raise"). True when contained.
   bool contain();
@@ -81,6 +87,10 @@ class PyObserver final : public Observer {
 
  private:
   struct Captured;
+  struct Prepared;
+  struct Deferred;
+  bool prepare(EvalContext& context, PyObject* action, PyObject* observation, Prepared& prepared);
+  bool write(EvalContext& context, Prepared& prepared, std::uint64_t end_tick);
   bool capture(PyObject* value, Captured& captured);
 
   std::shared_ptr<PyRecorder> recorder_;

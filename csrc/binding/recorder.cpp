@@ -245,9 +245,12 @@ void bind_observer(py::module_& m) {
   });
 
   py::class_<BatchContexts>(m, "_BatchContexts")
-      .def(py::init([](const py::object& root, std::size_t pairs) {
-        return std::make_unique<BatchContexts>(root.ptr(), pairs);
-      }))
+      .def(py::init([](const py::object& root, std::size_t pairs, BatchContexts* outer,
+                       const std::vector<std::size_t>& rows) {
+             return std::make_unique<BatchContexts>(root.ptr(), pairs, outer, rows);
+           }),
+           py::arg("root"), py::arg("pairs"), py::arg("outer") = py::none(),
+           py::arg("rows") = std::vector<std::size_t>{})
       .def("now", &BatchContexts::now)
       .def("record", [](BatchContexts& contexts, const py::object& rubric, std::size_t pair, double value,
                         std::uint64_t start,

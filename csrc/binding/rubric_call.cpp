@@ -237,7 +237,9 @@ bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& 
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(results); ++i) {
     PyObject* const item = PyList_GET_ITEM(results, i);
     if (!PyCoro_CheckExact(item)) continue;
-    PyObject* const closed = PyObject_CallMethod(item, "close", nullptr);
+    static PyObject* function = nullptr;
+    PyObject* const close = import_once(function, "rubriscope._async", "close");
+    PyObject* const closed = close != nullptr ? PyObject_CallOneArg(close, item) : nullptr;
     if (closed == nullptr) PyErr_WriteUnraisable(item);
     Py_XDECREF(closed);
   }

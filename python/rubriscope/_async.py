@@ -13,6 +13,7 @@ from . import _tensors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from types import CoroutineType as Coroutine
 
     from ._C import Rubric
 
@@ -22,6 +23,17 @@ async def _run_hooks(hooks: Iterable[Callable[..., Any]], *arguments: Any) -> No
         result = hook(*arguments)
         if inspect.isawaitable(result):
             await result
+
+
+def close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Closes a coroutine that nobody will await, and those it would have awaited: they would warn."""
+    frame = coroutine.cr_frame
+    if frame is not None and frame.f_globals is globals() and frame.f_lasti <= 0:
+        for value in frame.f_locals.values():
+            for below in value if isinstance(value, list) else [value]:
+                if inspect.iscoroutine(below):
+                    close(below)
+    coroutine.close()
 
 
 async def run(call: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import math
 from typing import TYPE_CHECKING, Any
 
 from . import _C, _device, _tensors
@@ -76,13 +77,36 @@ class _Batch:
         self.actions = list(actions)
         self.observations = list(observations)
         self.rows = list(range(len(self.actions)))  # the pairs that the running forward_batch() sees
+        # The calls around the node that is evaluated now, and which of them belongs to a pair.
         self.contexts = _C._BatchContexts(root, len(self.actions)) if _C._is_observed(root) else None
+        self.place = {row: row for row in self.rows}
+        self.waits = False  # a root inside this batch waits for its device
         self.on_device: list[tuple[Rubric, list[int], torch.Tensor, int, int]] = []
 
     def evaluate(self, node: Rubric, rows: list[int]) -> torch.Tensor:
         """Scores ``rows`` of the batch with ``node``: shape (len(rows),), float64."""
         if not (hasattr(type(node), "forward_batch") or node._items()):
             return self._pair_by_pair(node, rows)
+        if node is not self.root and _C._is_observed(node):
+            return self._evaluate_observed(node, rows)
+        return self._evaluate(node, rows)
+
+    def _evaluate_observed(self, node: Rubric, rows: list[int]) -> torch.Tensor:
+        """A root of its own inside this batch: its observers get a snapshot a pair too."""
+        outer, place, on_device = self.contexts, self.place, self.on_device
+        outer_rows = [place[row] for row in rows] if outer is not None else []
+        self.contexts = _C._BatchContexts(node, len(rows), outer, outer_rows)
+        self.place = {row: i for i, row in enumerate(rows)}
+        self.on_device = []
+        try:
+            return self._evaluate(node, rows)
+        finally:
+            self.publish([self.actions[row] for row in rows], [self.observations[row] for row in rows])
+            # What is still on its device is noted in the outer calls too when it arrives: they wait for it.
+            self.waits = self.waits or bool(self.on_device)
+            self.contexts, self.place, self.on_device = outer, place, on_device
+
+    def _evaluate(self, node: Rubric, rows: list[int]) -> torch.Tensor:
         start = self.contexts.now() if self.contexts is not None else 0
         for hook in node._forward_pre_hooks:
             for row in rows:
@@ -92,9 +116,15 @@ class _Batch:
         except BaseException as error:
             if self.contexts is not None:
                 for row in rows:
-                    self.contexts.fail(node, row, error, start)
+                    self.contexts.fail(node, self.place[row], error, start)
             raise
         self._record(node, rows, scores, start)
+        if node.strict and scores.device.type == "cpu":
+            for value in scores.tolist():
+                if not math.isfinite(value):
+                    raise ValueError(
+                        f"{type(node).__name__} (strict) gave {value!r}, expected a finite number"
+                    )
         hooks = node._forward_hooks
         if hooks:
             values = scores.tolist()
@@ -159,7 +189,8 @@ class _Batch:
             scores = [node(self.actions[row], self.observations[row]) for row in rows]
         else:
             scores = [
-                self.contexts.call(node, row, self.actions[row], self.observations[row]) for row in rows
+                self.contexts.call(node, self.place[row], self.actions[row], self.observations[row])
+                for row in rows
             ]
         if any(inspect.isawaitable(score) for score in scores):
             for score in scores:
@@ -175,20 +206,20 @@ class _Batch:
             return
         end = self.contexts.now()
         if scores.device.type != "cpu":
-            self.on_device.append((node, rows, scores, start, end))
+            self.on_device.append((node, [self.place[row] for row in rows], scores, start, end))
             return
         # Rows of a vector are scored together: each carries its share of the time.
         share = (end - start) // max(len(rows), 1)
         for row, value in zip(rows, scores.tolist(), strict=True):
-            self.contexts.record(node, row, value, end - share, end)
+            self.contexts.record(node, self.place[row], value, end - share, end)
 
-    def publish(self) -> None:
+    def publish(self, actions: list[Any], observations: list[Any]) -> None:
         if self.contexts is None:
             return
-        if self.on_device:
-            _device.complete_batch_later(self.contexts, self.on_device, self.actions, self.observations)
+        if self.on_device or self.waits:
+            _device.complete_batch_later(self.contexts, self.on_device, actions, observations)
         else:
-            self.contexts.publish(self.actions, self.observations)
+            self.contexts.publish(actions, observations)
 
 
 def evaluate(rubric: Rubric, actions: Sequence[Any], observations: Sequence[Any]) -> torch.Tensor:
@@ -211,4 +242,4 @@ def evaluate(rubric: Rubric, actions: Sequence[Any], observations: Sequence[Any]
         return batch.evaluate(rubric, list(batch.rows))
     finally:
         _current.reset(token)
-        batch.publish()
+        batch.publish(batch.actions, batch.observations)

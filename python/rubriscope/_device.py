@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 import time
@@ -21,6 +22,7 @@ class _Arrival:
         scores = [(slot, score) for slot, score in pending if score.numel() == 1]
         self.slots = [slot for slot, _ in scores]
         self.hosts = []
+        self.place = contextvars.copy_context()  # of the call: the thread that publishes is in no episode
         self.events = []
         devices = set()
         for _, score in scores:
@@ -58,6 +60,7 @@ class _BatchArrival:
         self.actions = actions
         self.observations = observations
         self.hosts = []
+        self.place = contextvars.copy_context()
         self.events = []
         for node, rows, vector, start, end in scores:
             on_cuda = vector.device.type == "cuda"
@@ -88,6 +91,7 @@ class _ScalarArrival:
         self.names = names
         self.step = step
         self.values: list[Any] = []
+        self.place = contextvars.copy_context()
         self.events = []
         for name, value in zip(names, values, strict=True):
             if isinstance(value, float):
@@ -130,11 +134,16 @@ class _Completer:
                 self._running = True
                 threading.Thread(target=self._work, name="rubriscope-device-scores", daemon=True).start()
 
+    def is_idle(self) -> bool:
+        """Whether everything added has been published."""
+        with self._lock:
+            return self._waiting == 0
+
     def _work(self) -> None:
         while True:
             arrival = self._arrivals.get()
             try:
-                arrival.publish()
+                arrival.place.run(arrival.publish)
             except Exception as error:  # the thread must live on for the other snapshots
                 _C._report("error", f"a record with device numbers was lost: {error!r}")
             finally:
@@ -177,10 +186,10 @@ def log_later(recorder: Any, names: list[str], values: list[Any], step: int | No
 
 
 def _start(arrival: _Pending) -> None:
-    if arrival.events:
-        _completer.add(arrival)
-    else:
+    if not arrival.events and _completer.is_idle():
         arrival.publish()
+    else:
+        _completer.add(arrival)  # also what is complete already, behind what is not
 
 
 def drain(timeout_s: float) -> bool:

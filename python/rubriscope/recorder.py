@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import multiprocessing.util
 import os
 import time
 import weakref
@@ -301,21 +302,31 @@ class Recorder:
         return f"<Recorder session={self.session_name!r} targets=[{targets}]{' closed' if self.closed else ''}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (os.getpid(), self._session, self._options, self._targets)
+        return _reopen, (self.writer_id, self._session, self._options, self._targets)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
         return self  # one stream, however often the object that holds it is copied
 
 
 def _reopen(
-    pid: int, session: dict[str, Any], options: dict[str, Any], targets: list[Any]
+    writer_id: str, session: dict[str, Any], options: dict[str, Any], targets: list[Any]
 ) -> Recorder:
     """The recorder a pickle stands for: the open one in its own process, elsewhere a writer of its session."""
     for recorder in _open_recorders:
-        if recorder._session == session and recorder._targets == targets:
+        if recorder.writer_id == writer_id:
             return recorder
-    del pid
+    for recorder in _open_recorders:
+        if recorder._session == session and _same_targets(recorder._targets, targets):
+            return recorder
     return Recorder([sink_for_target(t) for t in targets], **session, options=options, targets=targets)
+
+
+def _same_targets(one: list[Any], other: list[Any]) -> bool:
+    """Whether two lists of targets mean the same; of a sink object every unpickling makes another."""
+    return len(one) == len(other) and all(
+        a == b if isinstance(a, str) or isinstance(b, str) else type(a) is type(b)
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 @atexit.register
@@ -323,6 +334,12 @@ def _close_all() -> None:
     for recorder in list(_open_recorders):
         with contextlib.suppress(KeyboardInterrupt):
             recorder.close()
+
+
+# multiprocessing ends its children without atexit, but runs its own finalizers.
+multiprocessing.util.register_after_fork(
+    _close_all, lambda _: multiprocessing.util.Finalize(None, _close_all, exitpriority=-100)
+)
 
 
 def record(
