@@ -1,4 +1,4 @@
-"""Rubrics and a sink for the tests of the engine. Written against the documentation, not against the engine."""
+"""Rubrics and a sink for the tests of the engine."""
 
 from __future__ import annotations
 
@@ -100,7 +100,11 @@ class Watch:
     def __init__(self, directory: Path, rubric: rs.Rubric, **options: Any) -> None:
         self.sink = Collect()
         self.recorder = rs.record(
-            sinks=[self.sink], session="test", journal_dir=directory, journal_limit_bytes=1 << 20, flush_interval_ms=5
+            sinks=[self.sink],
+            session="test",
+            journal_dir=directory,
+            journal_limit_bytes=1 << 20,
+            flush_interval_ms=5,
         )
         self.observer = self.recorder.observe(rubric, **options)
 
@@ -128,5 +132,6 @@ def rows(database: Path, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
 def three_levels() -> rs.WeightedSum:
     """The 13-node tree of the issue's speed table."""
     return rs.WeightedSum(
-        [rs.Gate(rs.WeightedSum([Value(0.5), Value(0.7)], [0.5, 0.5]), 0.1) for _ in range(3)], [0.5, 0.25, 0.25]
+        [rs.Gate(rs.WeightedSum([Value(0.5), Value(0.7)], [0.5, 0.5]), 0.1) for _ in range(3)],
+        [0.5, 0.25, 0.25],
     )

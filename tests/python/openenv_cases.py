@@ -1,7 +1,7 @@
 """Cases that run on any implementation of RFC 004, and what openenv-core answered to them.
 
-``python tests/python/openenv_cases.py`` with ``openenv.core`` importable (or ``OPENENV_PATH`` at an unpacked wheel)
-writes ``data/openenv_cases.json`` anew. The tests compare with that file, so that they need none of
+``python tests/python/openenv_cases.py`` with ``openenv.core`` importable, or ``OPENENV_PATH`` at an unpacked
+wheel, writes ``data/openenv_cases.json`` anew. The tests compare with that file, so that they need none of
 openenv-core's many dependencies.
 """
 
@@ -71,10 +71,12 @@ def random_spec(choose: random.Random, depth: int, may_wait: bool) -> list[Any]:
         return ["async" if may_wait and choose.random() < 0.4 else "value", choose.choice(SCORES)]
     if kind == "gate":
         below = random_spec(choose, depth - 1, may_wait)
-        return ["gate", below] if choose.random() < 0.3 else ["gate", below, choose.choice([0.0, 0.25, 0.5, 1.0])]
-    below = [
-        random_spec(choose, depth - 1, may_wait and kind != "mean") for _ in range(choose.randint(1, 4))
-    ]
+        return (
+            ["gate", below]
+            if choose.random() < 0.3
+            else ["gate", below, choose.choice([0.0, 0.25, 0.5, 1.0])]
+        )
+    below = [random_spec(choose, depth - 1, may_wait and kind != "mean") for _ in range(choose.randint(1, 4))]
     if kind == "sum":
         weights = [choose.random() + 0.01 for _ in below]
         return ["sum", below, [w / sum(weights) for w in weights]]

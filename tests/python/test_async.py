@@ -181,7 +181,12 @@ async def test_cancellation_reaches_the_rubric_and_the_caller(watch):
     with pytest.raises(asyncio.CancelledError):
         await task
     snapshot = watched.only()
-    assert snapshot.statuses == {"root": "failed", "rubric_0": "scored", "rubric_1": "failed", "rubric_2": "skipped"}
+    assert snapshot.statuses == {
+        "root": "failed",
+        "rubric_0": "scored",
+        "rubric_1": "failed",
+        "rubric_2": "skipped",
+    }
     assert "CancelledError" in snapshot.reasons["rubric_1"]
 
 
@@ -454,7 +459,12 @@ async def test_a_task_that_outlives_the_call_that_made_it(watch):
         assert s.scores == {"root": s.action, "rubric_0": s.action, "rubric_0.child": s.action}
         assert s.calls == {}
     for s in behind.snapshots():
-        assert s.scores == {"root": s.action, "rubric_0": 0.125, "rubric_1": s.action, "rubric_1.rubric": s.action}
+        assert s.scores == {
+            "root": s.action,
+            "rubric_0": 0.125,
+            "rubric_1": s.action,
+            "rubric_1.rubric": s.action,
+        }
 
 
 async def test_a_thread_that_outlives_the_call_that_made_it(watch):
@@ -499,7 +509,11 @@ async def test_a_thread_that_outlives_the_call_that_made_it(watch):
     seen = watch(other)
     assert other(1, 2) == 0.5
     assert seen.only().scores == {
-        "root": 0.5, "rubric_0": 1.0, "rubric_0.rubric_0": 1.0, "rubric_0.rubric_1": 1.0, "rubric_1": 0.5
+        "root": 0.5,
+        "rubric_0": 1.0,
+        "rubric_0.rubric_0": 1.0,
+        "rubric_0.rubric_1": 1.0,
+        "rubric_1": 0.5,
     }
     assert seen.only().calls == {}
     assert await tree(7.0, "quick") == 7.0
@@ -523,7 +537,7 @@ async def test_batch_of_an_async_rubric_is_a_coroutine_and_runs_at_once():
 async def test_batch_of_an_async_rubric_makes_a_snapshot_per_pair(watch):
     tree = rs.Gate(AsyncEcho(), 0.5)
     watched = watch(tree)
-    await tree.batch([i / 8 for i in range(8)], [i for i in range(8)])
+    await tree.batch([i / 8 for i in range(8)], list(range(8)))
     for s in watched.snapshots():
         assert s.scores == {"root": s.action if s.action >= 0.5 else 0.0, "rubric": s.action}
 

@@ -23,10 +23,7 @@ def called(rubric):
 
 def test_constructor_signatures():
     parameters = {
-        cls: [
-            (p.name, p.kind.name, p.default)
-            for p in inspect.signature(cls).parameters.values()
-        ]
+        cls: [(p.name, p.kind.name, p.default) for p in inspect.signature(cls).parameters.values()]
         for cls in (rs.Sequential, rs.Gate, rs.WeightedSum, rs.RubricList, rs.RubricDict, rs.LLMJudge)
     }
     empty = inspect.Parameter.empty
@@ -54,7 +51,9 @@ def test_sequential_gives_the_last_score():
     assert rs.Sequential()(1, 2) == 1.0
 
 
-@pytest.mark.parametrize("zero", [0, 0.0, -0.0, False, np.float32(0), torch.tensor(0.0), rs.Score(0, "no")], ids=repr)
+@pytest.mark.parametrize(
+    "zero", [0, 0.0, -0.0, False, np.float32(0), torch.tensor(0.0), rs.Score(0, "no")], ids=repr
+)
 def test_sequential_stops_at_exactly_zero(zero):
     after = Value(0.75)
     calls = called(after)
@@ -184,13 +183,17 @@ def test_weighted_sum_lengths_must_match(weights):
         rs.WeightedSum([Value(1), Value(2)], weights)
 
 
-@pytest.mark.parametrize("weights", [[0.5, 0.4], [0.5, 0.500002], [1.0, 1.0], [NAN, 1.0], [math.inf, -math.inf]], ids=repr)
+@pytest.mark.parametrize(
+    "weights", [[0.5, 0.4], [0.5, 0.500002], [1.0, 1.0], [NAN, 1.0], [math.inf, -math.inf]], ids=repr
+)
 def test_weighted_sum_weights_must_sum_to_one(weights):
     with pytest.raises(ValueError, match="sum"):
         rs.WeightedSum([Value(1), Value(2)], weights)
 
 
-@pytest.mark.parametrize("weights", [[0.5, 0.5], [1.0, 0.0], [2.0, -1.0], [0.5, 0.5000009], [1 / 3, 2 / 3], [1, 0]], ids=repr)
+@pytest.mark.parametrize(
+    "weights", [[0.5, 0.5], [1.0, 0.0], [2.0, -1.0], [0.5, 0.5000009], [1 / 3, 2 / 3], [1, 0]], ids=repr
+)
 def test_weighted_sum_weights_within_a_millionth(weights):
     rs.WeightedSum([Value(1), Value(2)], weights)
 
@@ -310,7 +313,9 @@ def test_rubric_dict_name_that_could_not_be_found_again(key):
     assert len(named) == 0
 
 
-@pytest.mark.parametrize("container", [rs.RubricList([Value(1)]), rs.RubricDict({"x": Value(1)})], ids=["list", "dict"])
+@pytest.mark.parametrize(
+    "container", [rs.RubricList([Value(1)]), rs.RubricDict({"x": Value(1)})], ids=["list", "dict"]
+)
 def test_lists_and_dicts_do_not_aggregate_and_say_so(container):
     with pytest.raises(NotImplementedError, match=f"{type(container).__name__} does not aggregate"):
         container(1, 2)

@@ -1,5 +1,7 @@
-"""Scores on a device: never waited for, recorded when they arrive. The CPU plays the device here; where the machine
-has CUDA, a real one does too."""
+"""Scores on a device: never waited for, recorded when they arrive.
+
+The CPU plays the device here; where the machine has CUDA, a real one does too.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ def device(request, monkeypatch):
     """A device whose tensors are not to be read in a call."""
     if request.param == "cuda":
         return torch.device("cuda")
-    monkeypatch.setattr(_tensors, "is_readable", lambda tensor: False)
+    monkeypatch.setattr(_tensors.is_readable, "__code__", (lambda tensor: False).__code__)
     return torch.device("cpu")
 
 
@@ -159,7 +161,7 @@ def slow(monkeypatch):
         self.events.append(SlowEvent(gate))
 
     monkeypatch.setattr(_device._Arrival, "__init__", init)
-    monkeypatch.setattr(_tensors, "is_readable", lambda tensor: False)
+    monkeypatch.setattr(_tensors.is_readable, "__code__", (lambda tensor: False).__code__)
     yield gate
     gate.set()
 

@@ -17,7 +17,7 @@ from engine_support import Collect, Echo, rows
 def steps(path):
     return rows(
         path,
-        "select w.pid, s.reward from steps s join writers w on w.writer_key = s.step_key >> 40 order by s.step_key",
+        "select pid, reward from steps s join writers w on w.writer_key = s.step_key >> 40 order by step_key",
     )
 
 

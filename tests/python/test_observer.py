@@ -34,7 +34,12 @@ def test_one_snapshot_per_call_of_the_root(watch):
     assert watched.observer.snapshots == 5
     paths = ["root"]
     for i in range(3):
-        paths += [f"rubric_{i}", f"rubric_{i}.rubric", f"rubric_{i}.rubric.rubric_0", f"rubric_{i}.rubric.rubric_1"]
+        paths += [
+            f"rubric_{i}",
+            f"rubric_{i}.rubric",
+            f"rubric_{i}.rubric.rubric_0",
+            f"rubric_{i}.rubric.rubric_1",
+        ]
     for s in snapshots:
         assert list(s.scores) == list(s.statuses) == list(s.durations_ns) == paths
         assert s.reward == s.scores["root"] == pytest.approx(0.6)
@@ -49,8 +54,10 @@ def test_fields_that_the_issue_names(watch):
     watched = watch(tree)
     tree("a", "o")
     snapshot = watched.only()
-    names = "session_id step episode_id timestamp scores statuses durations_ns reward metadata action observation rank"
-    for name in names.split():
+    names = (
+        "session_id step episode_id timestamp scores statuses durations_ns reward metadata action observation"
+    )
+    for name in [*names.split(), "rank"]:
         assert hasattr(snapshot, name)
         assert name in snapshot.to_dict()
     assert json.loads(snapshot.to_json())["scores"] == {"root": 0.5}
@@ -128,16 +135,28 @@ def test_skipped_nodes_have_no_score_and_never_a_stale_one(watch):
     tree(1.0, None)
     tree(0.0, None)
     full, cut = watched.snapshots()
-    assert full.scores == {"root": 0.5, "rubric_0": 1.0, "rubric_1": 0.75, "rubric_1.rubric": 0.75, "rubric_2": 0.5}
+    assert full.scores == {
+        "root": 0.5,
+        "rubric_0": 1.0,
+        "rubric_1": 0.75,
+        "rubric_1.rubric": 0.75,
+        "rubric_2": 0.5,
+    }
     assert cut.scores == {"root": 0.0, "rubric_0": 0.0}
     assert cut.statuses == {
-        "root": "scored", "rubric_0": "scored", "rubric_1": "skipped", "rubric_1.rubric": "skipped", "rubric_2": "skipped"
+        "root": "scored",
+        "rubric_0": "scored",
+        "rubric_1": "skipped",
+        "rubric_1.rubric": "skipped",
+        "rubric_2": "skipped",
     }
     assert set(cut.durations_ns) == {"root", "rubric_0"}
 
 
 @pytest.mark.parametrize(
-    ("score", "word"), [(NAN, "nan"), (math.inf, "inf"), (-math.inf, "-inf"), (None, "NoneType"), ("high", "str")], ids=repr
+    ("score", "word"),
+    [(NAN, "nan"), (math.inf, "inf"), (-math.inf, "-inf"), (None, "NoneType"), ("high", "str")],
+    ids=repr,
 )
 def test_a_score_that_is_no_finite_number_is_recorded_as_failed(watch, score, word):
     tree = rs.WeightedSum([Value(0.5), rs.Gate(Value(score))], [0.5, 0.5])
@@ -346,7 +365,12 @@ def test_nested_observed_rubrics_that_fail(watch):
     outer.rubric_0.threshold = -1
     outer(1, 2)
     assert below.only().statuses == {"root": "scored", "rubric": "failed"}
-    assert above.only().statuses == {"root": "scored", "rubric_0": "scored", "rubric_0.rubric": "failed", "rubric_1": "skipped"}
+    assert above.only().statuses == {
+        "root": "scored",
+        "rubric_0": "scored",
+        "rubric_0.rubric": "failed",
+        "rubric_1": "skipped",
+    }
     for one in (above, below):
         path = "rubric" if one is below else "rubric_0.rubric"
         assert one.only().explanations[path] == "why" and "nan" in one.only().reasons[path]
@@ -674,7 +698,9 @@ def test_a_meta_tensor_is_captured(watch):
     assert "meta" in watched.only().action
 
 
-@pytest.mark.parametrize("text", ["x" * 4097, "x" * 1_000_000, "é" * 4000, "😀" * 2000, ["y" * 5000]], ids=lambda t: str(len(t)))
+@pytest.mark.parametrize(
+    "text", ["x" * 4097, "x" * 1_000_000, "é" * 4000, "😀" * 2000, ["y" * 5000]], ids=lambda t: str(len(t))
+)
 def test_a_long_capture_is_cut_at_4_kib_and_marked(watch, text):
     tree = Value(0.5)
     watched = watch(tree)
@@ -682,7 +708,11 @@ def test_a_long_capture_is_cut_at_4_kib_and_marked(watch, text):
     kept = watched.only().action
     whole = text if isinstance(text, str) else repr(text)
     assert kept != whole
-    common = next(i for i, (a, b) in enumerate(zip(kept, whole + "\0", strict=False)) if a != b) if kept[: len(whole)] != whole[: len(kept)] else len(kept)
+    common = (
+        next(i for i, (a, b) in enumerate(zip(kept, whole + "\0", strict=False)) if a != b)
+        if kept[: len(whole)] != whole[: len(kept)]
+        else len(kept)
+    )
     assert 4096 - 3 <= len(whole[:common].encode()) <= 4096
     assert len(kept.encode()) < 4096 + 64
     assert len(kept) > common, "the cut is marked"
@@ -828,12 +858,22 @@ def test_annotate_keeps_json_and_the_repr_of_the_rest(watch):
     tree = Value(0.5)
     watched = watch(tree)
     watched.recorder.annotate(
-        a=None, b=True, c=[1, {"x": 2.5}], d=NAN, e=torch.tensor(2.5), f=np.float64(1.5), g={1: 2}, h=object(), i=1 + 2j
+        a=None,
+        b=True,
+        c=[1, {"x": 2.5}],
+        d=NAN,
+        e=torch.tensor(2.5),
+        f=np.float64(1.5),
+        g={1: 2},
+        h=object(),
+        i=1 + 2j,
     )
     tree(1, 2)
     metadata = watched.only().metadata
     assert metadata["a"] is None and metadata["b"] is True and metadata["c"] == [1, {"x": 2.5}]
-    assert metadata["d"] is None and metadata["e"] == 2.5 and metadata["f"] == 1.5 and metadata["g"] == {"1": 2}
+    assert (
+        metadata["d"] is None and metadata["e"] == 2.5 and metadata["f"] == 1.5 and metadata["g"] == {"1": 2}
+    )
     assert metadata["h"].startswith("<object") and metadata["i"] == "(1+2j)"
     json.loads(watched.only().to_json())
 
@@ -959,7 +999,9 @@ def test_defaults_of_the_recorder(watch):
     recorder.group_id = recorder.sample_index = None
     tree(1, 2)
     assert [(s.episode_id, s.group_id, s.sample_index) for s in watched.snapshots()] == [
-        ("other", 5, 2), ("own", 5, 9), ("other", None, None)
+        ("other", 5, 2),
+        ("own", 5, 9),
+        ("other", None, None),
     ]
 
 
@@ -1029,7 +1071,11 @@ def test_batches_make_a_snapshot_per_pair(watch):
     tree = rs.Sequential(rs.Gate(Echo(), 0.5), Value(0.25))
     watched = watch(tree)
     tree.batch([0.25, 0.5, 1.0], ["x", "y", "z"])
-    assert [(s.observation, s.reward, s.step) for s in watched.snapshots()] == [("x", 0.0, 0), ("y", 0.25, 1), ("z", 0.25, 2)]
+    assert [(s.observation, s.reward, s.step) for s in watched.snapshots()] == [
+        ("x", 0.0, 0),
+        ("y", 0.25, 1),
+        ("z", 0.25, 2),
+    ]
 
 
 def test_nothing_is_said_when_all_is_well(watch, capfd):

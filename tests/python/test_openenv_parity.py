@@ -35,7 +35,7 @@ def test_the_cases_are_not_trivial():
         assert kinds.count(f'"{kind}"') > 50
     assert sum(case["waited"] for case in ANSWERS["trees"]) > 30
     assert len({round(case["score"], 6) for case in ANSWERS["trees"]}) > 30
-    assert sum(len(case["called"]) < len([n for n in case["names"]]) for case in ANSWERS["trees"]) > 50
+    assert sum(len(case["called"]) < len(list(case["names"])) for case in ANSWERS["trees"]) > 50
 
 
 def test_judges_answer_as_openenv_does():
@@ -73,7 +73,7 @@ def test_names_that_subclasses_in_the_wild_use():
 
 
 def test_trajectory_rubrics_are_abstract():
-    with pytest.raises(TypeError, match="compute_step_rewards|score_trajectory"):
+    with pytest.raises(TypeError, match=r"compute_step_rewards|score_trajectory"):
         rs.TrajectoryRubric()
     with pytest.raises(TypeError, match="score_trajectory"):
         rs.ExponentialDiscountingTrajectoryRubric()
@@ -125,7 +125,9 @@ def test_fault_a_gates_pre_hook_fires_after_its_child():
 @pytest.mark.parametrize("make", [Raises, AsyncRaises], ids=["sync", "async"])
 def test_fault_a_raising_forward_leaves_no_trace(watch, make):
     error = LookupError("in the middle")
-    tree = rs.Sequential(Value(1.0), rs.Gate(Mean(x=make(error)) if make is Raises else make(error)), Value(0.5))
+    tree = rs.Sequential(
+        Value(1.0), rs.Gate(Mean(x=make(error)) if make is Raises else make(error)), Value(0.5)
+    )
     watched = watch(tree)
     with pytest.raises(LookupError) as caught:
         score = tree(1, 2)

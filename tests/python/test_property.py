@@ -1,4 +1,4 @@
-"""Random trees against a reference of twenty lines, written from RFC 004 and DESIGN's list of what is better."""
+"""Random trees against a small reference, written from RFC 004 and DESIGN's list of what is better."""
 
 from __future__ import annotations
 

@@ -177,10 +177,16 @@ def test_the_command_line_recovers(tmp_path):
     assert list((tmp_path / "runs.db.rubriscope").glob("*/segment-*")) == []
 
 
+def written_segment(tmp_path: Path) -> tuple[Path, bytes]:
+    """The journal file that holds the records."""
+    found = [(path, path.read_bytes()) for path in (tmp_path / "runs.db.rubriscope").glob("*/segment-*")]
+    ((segment, content),) = [(path, content) for path, content in found if b"o" * 10 in content]
+    return segment, content
+
+
 def test_a_torn_tail_loses_only_the_torn_record(tmp_path, capfd):
     start(tmp_path, most=20, interval=60_000).wait()
-    (segment,) = (tmp_path / "runs.db.rubriscope").glob("*/segment-*")
-    content = segment.read_bytes()
+    segment, content = written_segment(tmp_path)
     last = content.rindex(b"o" * 19)  # in the observation of the last record
     segment.write_bytes(content[:last] + b"X" + content[last + 1 :])
     with rs.record(tmp_path / "runs.db") as recorder:
@@ -192,8 +198,7 @@ def test_a_torn_tail_loses_only_the_torn_record(tmp_path, capfd):
 
 def test_a_damaged_record_in_the_middle_loses_only_itself(tmp_path, capfd):
     start(tmp_path, most=20, interval=60_000).wait()
-    (segment,) = (tmp_path / "runs.db.rubriscope").glob("*/segment-*")
-    content = segment.read_bytes()
+    segment, content = written_segment(tmp_path)
     at = content.index(b"o" * 10)
     segment.write_bytes(content[:at] + b"X" + content[at + 1 :])
     with rs.record(tmp_path / "runs.db") as recorder:

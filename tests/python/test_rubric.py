@@ -548,16 +548,22 @@ def test_pickle_keeps_the_tree(tmp_path):
     assert tree(1, 2) == 0.25
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))], ids=["deepcopy", "pickle"]
+)
 def test_copies_share_what_was_shared(clone):
     shared = Value(1)
     tree = clone(Mean(a=shared, b=Mean(c=shared)))
     assert tree.a is tree.b.c
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))], ids=["deepcopy", "pickle"]
+)
 def test_copies_of_lists_and_dicts(clone):
-    tree = clone(Mean(l=rs.RubricList([Value(1), Value(2)]), d=rs.RubricDict({"forward": Value(3), "k": Value(4)})))
+    tree = clone(
+        Mean(l=rs.RubricList([Value(1), Value(2)]), d=rs.RubricDict({"forward": Value(3), "k": Value(4)}))
+    )
     assert [child.value for child in tree.l] == [1, 2]
     assert tree.l[0] is tree.get_rubric("l.rubric_0")
     assert tree.d["forward"] is tree.get_rubric("d.forward")
@@ -600,7 +606,7 @@ def test_a_tree_in_a_reference_cycle_is_collected():
     holder = Holder()
     holder.tree = tree
     tree.a.owner = holder  # through an object that is no rubric
-    tree.register_forward_hook(lambda *_: tree)
+    tree.register_forward_hook(lambda *_, kept=tree: kept)
     gone = [weakref.ref(rubric) for rubric in (tree, tree.a, tree.b, tree.b.rubric)]
     del tree, holder
     gc.collect()
@@ -662,7 +668,9 @@ def swallow(function, *errors):
 
 
 def leaky_calls():
-    tree = rs.Sequential(rs.Gate(Value(1.0)), rs.WeightedSum([Value(0.5), Value(torch.tensor(0.5))], [0.5, 0.5]))
+    tree = rs.Sequential(
+        rs.Gate(Value(1.0)), rs.WeightedSum([Value(0.5), Value(torch.tensor(0.5))], [0.5, 0.5])
+    )
     failing = rs.WeightedSum([Value(1.0), Raises()], [0.5, 0.5])
     hooked = Value(0.5)
     hooked.register_forward_pre_hook(lambda r, a, o: None)
@@ -716,7 +724,9 @@ def test_calls_leave_nothing_behind(what):
 def test_references_of_arguments_come_back():
     import sys
 
-    tree = rs.Sequential(rs.Gate(Value(1.0)), rs.WeightedSum([Value(0.5), Value(1)], [0.5, 0.5]), Mean(a=Echo()))
+    tree = rs.Sequential(
+        rs.Gate(Value(1.0)), rs.WeightedSum([Value(0.5), Value(1)], [0.5, 0.5]), Mean(a=Echo())
+    )
     failing = rs.Sequential(Value(1.0), Raises())
     action, observation = 0.123456789, object()
     before = sys.getrefcount(action), sys.getrefcount(observation)
