@@ -546,3 +546,35 @@ async def test_sync_call_inside_async_tree_through_mean():
     tree = rs.Gate(AsyncMean(a=AsyncValue(0.5), b=rs.Gate(AsyncValue(1.0))), 0.5)
     assert await tree(1, 2) == 0.75
     assert Mean(a=Value(0.5))(1, 2) == 0.5
+
+
+def test_observed_async_calls_leave_no_native_memory(tmp_path):
+    import psutil
+
+    part = rs.Sequential(Echo(), rs.Gate(Echo(), 0.0))
+
+    class Calls(rs.Rubric):
+        def __init__(self):
+            super().__init__()
+            self.part = part
+            self.large = rs.WeightedSum([Value(0.0) for _ in range(200)], [1 / 200] * 200)
+
+        async def forward(self, action, observation):
+            await asyncio.sleep(0)
+            return self.part(action, observation)
+
+    tree = rs.Sequential(Calls())
+    process = psutil.Process()
+    with rs.record(tmp_path / "run.jsonl", journal_limit_bytes=1 << 20) as recorder:
+        recorder.observe(tree, capture="none")
+        recorder.observe(part, capture="none")
+
+        async def many(times):
+            for _ in range(times):
+                await asyncio.gather(*(tree(0.5, None) for _ in range(10)))
+            recorder.flush()
+
+        asyncio.run(many(200))
+        before = process.memory_info().rss
+        asyncio.run(many(400))
+        assert process.memory_info().rss - before < 6 << 20  # 4000 contexts of 4 KiB
