@@ -561,7 +561,7 @@ def test_observed_async_calls_leave_no_native_memory(tmp_path):
 
         async def forward(self, action, observation):
             await asyncio.sleep(0)
-            return self.part(action, observation)
+            return self.part(action, observation) + self.large(action, observation)
 
     tree = rs.Sequential(Calls())
     process = psutil.Process()
