@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # cmake and ninja may live in the environment; a machine's own come first.
 export PATH := $(PATH):$(CURDIR)/$(BIN)
 NATIVE := CMakeLists.txt setup.py $(shell find cmake csrc)
-CTEST := ctest --output-on-failure --parallel $(JOBS) --timeout 600
+CTEST := ctest --output-on-failure --parallel $(JOBS) --timeout 300
 CMAKE = cmake $$(command -v ninja >/dev/null && echo -G Ninja)
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
 
@@ -90,13 +90,15 @@ test-release: dev
 test-cpp: test-release  ## C++ tests, optimised, with fault points
 	$(CTEST) --test-dir build/test-release
 
+# AddressSanitizer's allocator is not made safe for a fork while other threads allocate: the child can wait for
+# its lock for ever. The one test that does that runs in the other build.
 test-asan: dev  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(CMAKE) -S . -B build/test-asan -DRUBRISCOPE_SANITIZE=address >build/test-asan.log \
 		|| { cat build/test-asan.log; exit 1; }
 	cmake --build build/test-asan --parallel $(JOBS)
-	UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) --test-dir build/test-asan
+	UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) --test-dir build/test-asan --exclude-regex ForkingInTheMiddle
 
-# ThreadSanitizer does not support threads in a forked child: those tests run in the other two builds.
+# ThreadSanitizer does not support threads in a forked child: those tests run in the other builds.
 test-tsan: dev  ## C++ tests under ThreadSanitizer
 	$(CMAKE) -S . -B build/test-tsan -DRUBRISCOPE_SANITIZE=thread >build/test-tsan.log \
 		|| { cat build/test-tsan.log; exit 1; }
