@@ -341,6 +341,18 @@ def rate(per_second: float, what: str) -> str:
 # ---- throughput
 
 
+def cpu_wait_s(drain: bool) -> float:
+    """How long a thread was ready to run but had no CPU, so far: the drain's, or the calling one. Less this,
+    a throughput is nearly what an idle machine would give."""
+    if not drain:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    waits = 0
+    for task in Path("/proc/self/task").iterdir():
+        if (task / "comm").read_text().strip() == "rubriscope":
+            waits += int((task / "schedstat").read_text().split()[1])
+    return waits / 1e9
+
+
 def drive(recorder: Any, call: Runner, seconds: float, ahead: int = 200_000) -> tuple[int, float]:
     """Calls an observed rubric for ``seconds``, at most ``ahead`` records before the sinks, and flushes.
 
