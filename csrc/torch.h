@@ -11,15 +11,15 @@
 
 namespace rubriscope {
 
-/// A tensor is captured as shape, dtype and device; its contents are not read.
+/// A tensor is captured as shape, dtype and device, in the words Python uses; its contents are not read.
 template <>
 struct CaptureTraits<at::Tensor> {
   static void describe(const at::Tensor& tensor, CapturedValue& out) {
     std::ostringstream text;
     text << "tensor(shape=(";
     for (std::int64_t i = 0; i < tensor.dim(); ++i) text << (i != 0 ? ", " : "") << tensor.size(i);
-    text << (tensor.dim() == 1 ? ",)" : ")") << ", dtype=" << tensor.dtype().name()
-         << ", device=" << tensor.device().str() << ")";
+    text << (tensor.dim() == 1 ? ",)" : ")") << ", dtype=torch."
+         << c10::getDtypeNames(tensor.scalar_type()).first << ", device=" << tensor.device().str() << ")";
     out.owned = text.str();
     out.text = out.owned;
     out.form = CaptureForm::repr;

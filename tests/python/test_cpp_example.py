@@ -64,10 +64,10 @@ def test_film_reads_it(database: Path) -> None:
     assert not list(database.parent.glob("*.rubriscope/*")), "a clean close leaves no journal"
 
 
-def test_captures_describe_tensors_without_their_contents(database: Path) -> None:
+def test_captures_describe_tensors_as_python_does(database: Path) -> None:
     snapshot = next(iter(rs.Film(database).snapshots()))
-    assert snapshot.action == "tensor(shape=(256, 2), dtype=float, device=cpu)"
-    assert snapshot.observation == "tensor(shape=(256,), dtype=long, device=cpu)"
+    assert snapshot.action == "tensor(shape=(256, 2), dtype=torch.float32, device=cpu)"
+    assert snapshot.observation == "tensor(shape=(256,), dtype=torch.int64, device=cpu)"
 
 
 def test_any_sqlite_tool_reads_it(database: Path) -> None:
