@@ -13,7 +13,9 @@ namespace py = pybind11;
 
 namespace rubriscope::binding {
 
-bool is_native_tree(PyNode& root) {
+bool g_any_native = false;
+
+bool scan_native_tree(PyNode& root) {
   if (!is_fresh(root) && !refresh_forward(root)) {
     PyErr_Clear();  // the call itself will raise it
     return false;
@@ -22,7 +24,8 @@ bool is_native_tree(PyNode& root) {
     if (root.native == nullptr || !root.forward_is_native) return false;
   } else {
     for (const auto& child : root.children()) {
-      if (child.item && (child.node->observation() != nullptr || !is_native_tree(binding::py(*child.node)))) {
+      if (child.item &&
+          (child.node->observation() != nullptr || !scan_native_tree(binding::py(*child.node)))) {
         return false;
       }
     }
@@ -130,6 +133,7 @@ void bind_native(py::module_& m) {
   m.def("_set_native", [](const py::object& rubric, RubricPtr leaf) {
     if (!is_rubric(rubric.ptr())) throw py::type_error("_set_native() takes a rubric");
     node_of(rubric.ptr()).native = std::move(leaf);
+    g_any_native = true;
   });
 }
 

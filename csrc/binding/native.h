@@ -10,7 +10,12 @@ namespace rubriscope::binding {
 
 /// Whether the node and all below it are containers and native leaves without hooks, strict or observers of
 /// their own, so that a call needs no Python. Holds the GIL; forgets last scores that are Python objects.
-bool is_native_tree(PyNode& root);
+bool scan_native_tree(PyNode& root);
+
+/// Whether the process has any native leaf: while there is none, calls need no look.
+extern bool g_any_native;
+
+inline bool is_native_tree(PyNode& root) { return g_any_native && scan_native_tree(root); }
 
 /// What a native rubric sees of a Python object: str as UTF-8, int, float. Borrows from the object.
 class NativeValue {

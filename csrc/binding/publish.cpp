@@ -313,20 +313,20 @@ bool PyObserver::contain() {
 // ---- Publishing
 
 bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject* observation) {
-  // The observation is kept: a capture may detach its observer.
-  const std::shared_ptr<RootObservation> attached = root.observation_;
+  RootObservation* const attached = root.observation();
   if (attached == nullptr) return true;
+  attached->begin_publishing();
   const std::uint64_t end_tick = context.last_tick;
   context.seal();
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   if (PyErr_Occurred() != nullptr) PyErr_Fetch(&type, &value, &traceback);
   bool ok = true;
   for (std::size_t i = 0; i < attached->observers.size(); ++i) {
-    const std::shared_ptr<Observer> observer = attached->observers[i];
-    auto& watcher = static_cast<PyObserver&>(*observer);
-    const bool published = context.host_pending != nullptr
-                               ? watcher.publish_later(observer, context, action, observation, end_tick)
-                               : watcher.publish(context, action, observation, end_tick);
+    auto& watcher = static_cast<PyObserver&>(*attached->observers[i]);
+    const bool published =
+        context.host_pending != nullptr
+            ? watcher.publish_later(attached->observers[i], context, action, observation, end_tick)
+            : watcher.publish(context, action, observation, end_tick);
     if (published || watcher.contain()) continue;
     // It is to reach the caller, once the other observers have had their turn. The call's own exception, or
     // the first observer's, is the one to see.
@@ -337,6 +337,7 @@ bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject
       PyErr_Fetch(&type, &value, &traceback);
     }
   }
+  attached->end_publishing(root);
   if (type != nullptr) PyErr_Restore(type, value, traceback);
   return ok;
 }

@@ -637,8 +637,9 @@ bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, R
   }
   current = context;
   context->last_tick = ticks();
-  const bool ok = is_native_tree(node) ? call_native(node, action, observation, context, out)
-                                       : call_in_context(node, action, observation, context, context, out);
+  const bool ok = parent == nullptr && is_native_tree(node)
+                      ? call_native(node, action, observation, context, out)
+                      : call_in_context(node, action, observation, context, context, out);
   current_context() = outer;
   if (ok && out.kind == Result::Kind::awaitable) return true;  // the coroutine owns the context now
   const bool published = publish_call(node, *context, action, observation);

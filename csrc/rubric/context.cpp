@@ -26,7 +26,7 @@ namespace {
 thread_local EvalContextPool t_pool;
 }  // namespace
 
-EvalContext* EvalContext::acquire(std::shared_ptr<const TreeShape> shape, EvalContext* parent) {
+EvalContext* EvalContext::acquire(const std::shared_ptr<const TreeShape>& shape, EvalContext* parent) {
   EvalContext* context = t_free;
   if (context != nullptr) {
     t_free = context->next_free_;
@@ -34,7 +34,7 @@ EvalContext* EvalContext::acquire(std::shared_ptr<const TreeShape> shape, EvalCo
     t_pool.touch();
     context = new EvalContext;
   }
-  context->reset(std::move(shape), parent);
+  context->reset(shape, parent);
   return context;
 }
 
@@ -47,14 +47,13 @@ void EvalContext::release(EvalContext* context) {
 void EvalContext::recycle(EvalContext* context) {
   EvalContext* const parent = context->parent_;
   context->parent_ = nullptr;
-  context->shape_.reset();
   context->next_free_ = t_free;
   t_free = context;
   if (parent != nullptr) drop(parent);
 }
 
-void EvalContext::reset(std::shared_ptr<const TreeShape> shape, EvalContext* parent) {
-  shape_ = std::move(shape);
+void EvalContext::reset(const std::shared_ptr<const TreeShape>& shape, EvalContext* parent) {
+  if (shape_ != shape) shape_ = shape;  // mostly the same tree again: no counting of references
   parent_ = parent;
   if (parent != nullptr) parent->hold();
   closed_ = false;
@@ -66,8 +65,6 @@ void EvalContext::reset(std::shared_ptr<const TreeShape> shape, EvalContext* par
     statuses_.resize(n);
   }
   std::fill_n(statuses_.begin(), n, Status::skipped);
-  std::fill_n(scores_.begin(), n, std::numeric_limits<double>::quiet_NaN());
-  std::fill_n(durations_.begin(), n, 0);
   repeats_.clear();
   extras_.clear();
   host_handle = nullptr;

@@ -40,7 +40,7 @@ class EvalContext {
   static constexpr std::size_t kMaxReasonBytes = 1024;
 
   /// From this thread's pool.
-  static EvalContext* acquire(std::shared_ptr<const TreeShape> shape, EvalContext* parent);
+  static EvalContext* acquire(const std::shared_ptr<const TreeShape>& shape, EvalContext* parent);
   /// A context of its own with the same findings, for a snapshot that is written later.
   static EvalContext* copy(const EvalContext& context);
   /// Back to this thread's pool, at once or when nothing refers to it any more: a task or a thread that a
@@ -89,20 +89,21 @@ class EvalContext {
   /// Adds to a node's explanation, reason or score metadata; ignored for a node of another tree.
   void note(const Node& node, ExtraTag tag, std::string_view text);
 
-  /// Copies the arrays in record layout, durations in ns.
+  /// Copies the arrays in record layout, durations in ns. A slot that was skipped holds what an earlier call
+  /// left there until now.
   void copy_arrays(double* scores, std::uint64_t* durations_ns, std::uint8_t* statuses) const {
     const std::size_t n = shape_->size();
-    std::memcpy(scores, scores_.data(), n * sizeof *scores);
     std::memcpy(statuses, statuses_.data(), n);
     ticks_to_ns(durations_.data(), durations_ns, n);
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool skipped = statuses_[i] == Status::skipped;
+      scores[i] = skipped ? std::numeric_limits<double>::quiet_NaN() : scores_[i];
+      durations_ns[i] = skipped ? 0 : durations_ns[i];
+    }
   }
 
   /// A pending score has arrived.
   void complete(std::uint32_t slot, double value, std::string_view failure_reason);
-
-  double score(std::uint32_t slot) const { return scores_[slot]; }
-  Status status(std::uint32_t slot) const { return statuses_[slot]; }
-  std::uint64_t duration_ticks(std::uint32_t slot) const { return durations_[slot]; }
 
   /// Writes call counts above one into the extras. Called once, before the snapshot is written.
   void seal();
@@ -118,7 +119,7 @@ class EvalContext {
  private:
   friend struct EvalContextPool;
   std::uint64_t repeated(std::uint32_t slot);
-  void reset(std::shared_ptr<const TreeShape> shape, EvalContext* parent);
+  void reset(const std::shared_ptr<const TreeShape>& shape, EvalContext* parent);
   static void recycle(EvalContext* context);
 
   std::shared_ptr<const TreeShape> shape_;

@@ -148,6 +148,12 @@ void overrule_outcome(const Node& node, EvalContext* context, std::string_view r
   }
 }
 
+void RootObservation::drop_detached(Node& root) {
+  std::vector<std::shared_ptr<Observer>> dropped;
+  dropped.swap(detached_);
+  if (observers.empty()) root.observation_.reset();  // this object's end, unless somebody else holds it
+}
+
 void attach(Node& root, std::shared_ptr<Observer> observer) {
   if (root.observation_ == nullptr) root.observation_ = std::make_shared<RootObservation>();
   root.observation_->shape(root);
@@ -156,9 +162,13 @@ void attach(Node& root, std::shared_ptr<Observer> observer) {
 
 void detach(Node& root, const Observer& observer) {
   if (root.observation_ == nullptr) return;
-  auto& observers = root.observation_->observers;
-  std::erase_if(observers, [&](const auto& known) { return known.get() == &observer; });
-  if (observers.empty()) root.observation_.reset();
+  RootObservation& observation = *root.observation_;
+  const auto at = std::find_if(observation.observers.begin(), observation.observers.end(),
+                               [&](const auto& known) { return known.get() == &observer; });
+  if (at == observation.observers.end()) return;
+  observation.detached_.push_back(std::move(*at));
+  observation.observers.erase(at);
+  if (observation.publishing_ == 0) observation.drop_detached(root);
 }
 
 bool log_scalars(Recorder& recorder, const std::vector<std::string>& names, const std::vector<double>& values,

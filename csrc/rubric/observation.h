@@ -76,11 +76,22 @@ class RootObservation : public std::enable_shared_from_this<RootObservation> {
 
   std::vector<std::shared_ptr<Observer>> observers;
 
+  /// Around a host's loop over the observers, where one of them may detach itself or the last of them: until
+  /// the outermost loop ends, all are kept. The host serialises these (Python: the GIL).
+  void begin_publishing() { ++publishing_; }
+  void end_publishing(Node& root) {
+    if (--publishing_ == 0 && !detached_.empty()) drop_detached(root);
+  }
+
  private:
+  friend void detach(Node& root, const Observer& observer);
+  void drop_detached(Node& root);
   void refresh(Node& root);
 
   std::shared_ptr<const TreeShape> shape_;
   std::atomic<bool> changed_{true};
+  std::uint32_t publishing_{0};
+  std::vector<std::shared_ptr<Observer>> detached_;
 };
 
 /// Writes one outcome of a node into every observed call around it; counts it where it belongs to none.
