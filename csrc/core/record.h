@@ -30,7 +30,8 @@ inline constexpr std::int64_t kNoGroup = std::numeric_limits<std::int64_t>::min(
 inline constexpr std::int32_t kNoSample = -1;
 
 struct RecordHeader {
-  static constexpr std::uint32_t kCommitted = 1;  ///< low bits of length_and_state; lengths are multiples of 8
+  static constexpr std::uint32_t kCommitted =
+      1;  ///< low bits of length_and_state; lengths are multiples of 8
   static constexpr std::uint32_t kReserved = 2;
   static constexpr std::uint32_t kStateMask = 7;
 
@@ -56,14 +57,14 @@ struct RecordHeader {
 static_assert(sizeof(RecordHeader) == 80);
 
 enum class ExtraTag : std::uint8_t {
-  episode = 1,      ///< the episode's name
-  action = 2,       ///< a capture; `form` says of what
-  observation = 3,  ///< a capture
-  explanation = 4,  ///< of slot: why this score
-  reason = 5,       ///< of slot: why it failed
-  metadata = 6,     ///< JSON object: the call's annotations
+  episode = 1,         ///< the episode's name
+  action = 2,          ///< a capture; `form` says of what
+  observation = 3,     ///< a capture
+  explanation = 4,     ///< of slot: why this score
+  reason = 5,          ///< of slot: why it failed
+  metadata = 6,        ///< JSON object: the call's annotations
   score_metadata = 7,  ///< of slot: JSON object, rs.Score(..., **metadata)
-  calls = 8,        ///< of slot: decimal count, where a node was called more than once
+  calls = 8,           ///< of slot: decimal count, where a node was called more than once
 };
 
 /// What a captured value was.

@@ -1,7 +1,7 @@
 """rubriscope: score, observe, record and replay what a training run does.
 
-Rubrics are reward functions composed as a tree; an observer turns every call into one snapshot; a recorder brings
-snapshots into sinks; a film reads them back.
+Rubrics are reward functions composed as a tree; an observer turns every call into one snapshot; a recorder
+brings snapshots into sinks; a film reads them back.
 """
 
 from __future__ import annotations

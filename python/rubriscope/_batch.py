@@ -34,7 +34,8 @@ def _as_vector(scores: Any, count: int, who: str) -> torch.Tensor:
         vector = scores.detach().to(torch.float64)
     else:
         items = [
-            s.detach().to(torch.float64).reshape(()) if isinstance(s, torch.Tensor) else float(s) for s in scores
+            s.detach().to(torch.float64).reshape(()) if isinstance(s, torch.Tensor) else float(s)
+            for s in scores
         ]
         device = next((s.device for s in items if isinstance(s, torch.Tensor)), torch.device("cpu"))
         if device.type == "cpu":
@@ -234,7 +235,9 @@ def evaluate(rubric: Rubric, actions: Sequence[Any], observations: Sequence[Any]
     if not (hasattr(type(rubric), "forward_batch") or rubric._items()):
         # A forward() that calls its children itself: pair by pair is all that can be done.
         return _as_vector(
-            [rubric(a, o) for a, o in zip(actions, observations, strict=True)], len(actions), type(rubric).__name__
+            [rubric(a, o) for a, o in zip(actions, observations, strict=True)],
+            len(actions),
+            type(rubric).__name__,
         )
     batch = _Batch(rubric, actions, observations)
     token = _current.set(batch)

@@ -19,9 +19,10 @@ def is_async_callable(function: Any) -> bool:
     while hasattr(function, "func"):  # functools.partial
         function = function.func
     return inspect.iscoroutinefunction(function) or (
-        not inspect.isroutine(function)
+        callable(function)
+        and not inspect.isroutine(function)
         and not inspect.isclass(function)
-        and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
+        and inspect.iscoroutinefunction(type(function).__call__)
     )
 
 

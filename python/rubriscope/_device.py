@@ -146,12 +146,11 @@ class _Completer:
                 arrival.place.run(arrival.publish)
             except Exception as error:  # the thread must live on for the other snapshots
                 _C._report("error", f"a record with device numbers was lost: {error!r}")
-            finally:
-                with self._lock:
-                    self._waiting -= 1
-                    if self._waiting == 0:
-                        self._running = False
-                        return
+            with self._lock:
+                self._waiting -= 1
+                if self._waiting == 0:
+                    self._running = False
+                    return
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until everything added has been published; whether it has."""

@@ -1,4 +1,4 @@
-"""What an auditor asks of a run: command line, code version, packages, machine, place in a distributed job."""
+"""What an auditor asks of a run: command line, code version, packages, machine, place in a job."""
 
 from __future__ import annotations
 
@@ -12,13 +12,28 @@ from typing import Any
 
 from ._version import __version__
 
-_PACKAGES = ("torch", "numpy", "transformers", "trl", "verl", "openenv-core", "accelerate", "deepspeed", "vllm")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "transformers",
+    "trl",
+    "verl",
+    "openenv-core",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+)
 
 
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=5, check=True, stdin=subprocess.DEVNULL
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
         return None  # no git, or no repository here: the record says so by leaving it out
@@ -52,12 +67,15 @@ def collect() -> dict[str, Any]:
     }
     commit = _git("rev-parse", "HEAD")
     if commit is not None:
-        facts["git"] = {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+        facts["git"] = {
+            "commit": commit,
+            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        }
     return facts
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """This process's rank and the number of ranks: torch.distributed's, else RANK and WORLD_SIZE, else (0, 1)."""
+    """(rank, number of ranks): torch.distributed's, else RANK and WORLD_SIZE, else (0, 1)."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

@@ -108,7 +108,9 @@ class WeightedSum(Rubric):
         rubrics = list(rubrics)
         weights = [float(weight) for weight in weights]
         if len(rubrics) != len(weights):
-            raise ValueError(f"Number of rubrics ({len(rubrics)}) must match number of weights ({len(weights)})")
+            raise ValueError(
+                f"Number of rubrics ({len(rubrics)}) must match number of weights ({len(weights)})"
+            )
         if not abs(sum(weights) - 1.0) <= 1e-6:
             raise ValueError(f"Weights must sum to 1.0, got {sum(weights)} from {weights}")
         for i, (rubric, weight) in enumerate(zip(rubrics, weights, strict=True)):

@@ -1,6 +1,7 @@
 """Rubrics over texts whose scoring is C++: a tree of these and containers is called without the GIL.
 
-They take ``str`` (or numbers where that makes sense) as action and observation; anything else raises TypeError.
+They take ``str`` (or numbers where that makes sense) as action and observation; anything else raises
+TypeError.
 """
 
 from __future__ import annotations

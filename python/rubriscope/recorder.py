@@ -109,8 +109,8 @@ def _label(name: str) -> property:
 class Recorder:
     """Takes snapshots and scalars of one session and brings them into sinks. Made by :func:`record`.
 
-    What was accepted survives the process, also ``SIGKILL``; :meth:`flush` waits until it is durable. A context
-    manager; an open recorder is closed when the interpreter exits. Pickled, spawned and forked copies reopen
+    What was accepted survives the process, also ``SIGKILL``; :meth:`flush` waits until it is durable. A
+    context manager; an open recorder is closed when the interpreter exits. Pickled, spawned and forked copies reopen
     themselves as writers of the same session.
     """
 
@@ -178,8 +178,8 @@ class Recorder:
     # ---- position
 
     step = _label("step")
-    """The step of what is recorded next; None (the start) counts snapshots from 0. Episodes entered with a step
-    of their own keep it."""
+    """The step of what is recorded next; None (the start) counts snapshots from 0. Episodes entered with a
+    step of their own keep it."""
     group_id = _label("group_id")
     """The group of what is recorded next (GRPO: the prompt), or None."""
     sample_index = _label("sample_index")
@@ -204,7 +204,8 @@ class Recorder:
     ) -> _Episode:
         """Names the episode of everything recorded inside ``with recorder.episode("ep-7"):``.
 
-        Local to the thread or asyncio task. Steps count from 0 unless ``step`` or :attr:`step` says otherwise.
+        Local to the thread or asyncio task. Steps count from 0 unless ``step`` or :attr:`step` says
+        otherwise.
 
         Args:
             name: The episode's id; left out, episodes are numbered from 0.
@@ -299,7 +300,9 @@ class Recorder:
 
     def __repr__(self) -> str:
         targets = ", ".join(str(target) for target in self._targets)
-        return f"<Recorder session={self.session_name!r} targets=[{targets}]{' closed' if self.closed else ''}>"
+        return (
+            f"<Recorder session={self.session_name!r} targets=[{targets}]{' closed' if self.closed else ''}>"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.writer_id, self._session, self._options, self._targets)
@@ -308,10 +311,8 @@ class Recorder:
         return self  # one stream, however often the object that holds it is copied
 
 
-def _reopen(
-    writer_id: str, session: dict[str, Any], options: dict[str, Any], targets: list[Any]
-) -> Recorder:
-    """The recorder a pickle stands for: the open one in its own process, elsewhere a writer of its session."""
+def _reopen(writer_id: str, session: dict[str, Any], options: dict[str, Any], targets: list[Any]) -> Recorder:
+    """The recorder a pickle stands for: the open one in its process, elsewhere a writer of its session."""
     for recorder in _open_recorders:
         if recorder.writer_id == writer_id:
             return recorder
@@ -358,16 +359,16 @@ def record(
     """Opens a recorder for one session.
 
     Args:
-        target: A path (``runs.db``, ``run.jsonl``), a URL (``sqlite:///…``, ``jsonl:…``, ``console:``) or a sink;
-            left out, the sinks alone, or the console when there are none.
+        target: A path (``runs.db``, ``run.jsonl``), a URL (``sqlite:///…``, ``jsonl:…``, ``console:``) or a
+            sink; left out, the sinks alone, or the console when there are none.
         session: The session's name; left out, made from the date. A name used again makes a new session.
-        metadata: What the session's record says about the run, beside what rubriscope finds out itself (command
-            line, git commit, versions, machine).
+        metadata: What the session's record says about the run, beside what rubriscope finds out itself
+            (command line, git commit, versions, machine).
         sinks: More targets or sinks: any object with ``emit(snapshot)`` or ``write(batch)``.
         journal_dir: Where the journal lives; left out, beside the target.
         journal_limit_bytes: How far the journal may grow when sinks are slow.
-        on_full: Then ``"block"`` waits ``block_timeout_s`` once before it refuses new records, ``"drop_newest"``
-            refuses at once. Refused records are counted in ``stats().dropped``.
+        on_full: Then ``"block"`` waits ``block_timeout_s`` once before it refuses new records,
+            ``"drop_newest"`` refuses at once. Refused records are counted in ``stats().dropped``.
         flush_interval_ms: The longest a record waits before it is offered to the sinks.
         resume: Goes on with the latest session of this name (SQLite).
 
@@ -409,7 +410,11 @@ def _resumed(target: Any, name: str) -> dict[str, Any]:
 
     if not isinstance(target, str) or not target.startswith("sqlite:"):
         raise ValueError(f"resume=True needs a database as target, got {target!r}")
-    found = [s for s in Film(target).sessions() if s.name == name] if Path(target[len("sqlite://") :]).exists() else []
+    found = (
+        [s for s in Film(target).sessions() if s.name == name]
+        if Path(target[len("sqlite://") :]).exists()
+        else []
+    )
     if not found:
         raise ValueError(f"resume=True: there is no session {name!r} in {target}")
     latest = found[-1]

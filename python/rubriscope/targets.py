@@ -37,7 +37,8 @@ class DatabaseSink(_C.SqliteSink):
     """A SQLite database that any SQLite tool can read; docs/formats.md has its tables.
 
     Args:
-        target: A path or ``sqlite:///…`` URL. A ``postgresql://`` URL raises ImportError that names the extra.
+        target: A path or ``sqlite:///…`` URL. A ``postgresql://`` URL raises ImportError that names
+            the extra.
 
     Raises:
         FormatError: the file is no database of rubriscope's, or of a newer format; it was left as it was.
@@ -94,9 +95,15 @@ def sink_for_target(target: Any) -> Any:
         return ConsoleSink()
     scheme = urlsplit(text).scheme if ":" in text else ""
     if scheme in ("", "sqlite", "jsonl"):
-        return JSONLSink(text) if scheme == "jsonl" or text.endswith((".jsonl", ".ndjson")) else DatabaseSink(text)
+        return (
+            JSONLSink(text)
+            if scheme == "jsonl" or text.endswith((".jsonl", ".ndjson"))
+            else DatabaseSink(text)
+        )
     _refuse_later(text, scheme)
-    raise ValueError(f"target {text!r} has the unknown scheme {scheme!r}: expected a path, sqlite:, jsonl: or console:")
+    raise ValueError(
+        f"target {text!r} has the unknown scheme {scheme!r}: expected a path, sqlite:, jsonl: or console:"
+    )
 
 
 def target_of(sink: Any) -> str:

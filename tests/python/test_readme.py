@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 import rubriscope as rs
 
 ROOT = Path(__file__).resolve().parents[2]
