@@ -90,7 +90,9 @@ class PyNode final : public Node {
 };
 
 struct RubricObject {
-  PyObject_HEAD PyNode node;
+  PyObject_HEAD;
+  vectorcallfunc vectorcall;
+  PyNode node;
 };
 
 extern PyTypeObject RubricType;
@@ -128,6 +130,9 @@ void record_hook_failure(PyNode& node, EvalContext* context);
 bool run_hooks(const std::vector<Hook>& hooks, PyObject* const* arguments, std::size_t count);
 
 PyObject* rubric_call(PyObject* self, PyObject* args, PyObject* kwargs);
+
+/// The same without a tuple for the arguments; looks itself whether the class overrides __call__.
+PyObject* rubric_vectorcall(PyObject* self, PyObject* const* args, std::size_t nargsf, PyObject* names);
 
 /// Adds the type, and the names the engine needs from Python modules. False with an exception set.
 bool add_rubric_type(PyObject* module);

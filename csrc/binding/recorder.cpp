@@ -245,9 +245,9 @@ void bind_observer(py::module_& m) {
   });
 
   py::class_<BatchContexts>(m, "_BatchContexts")
-      .def(py::init([](const py::object& root, std::size_t pairs, BatchContexts* outer,
+      .def(py::init([](const py::object& root, std::size_t pairs, std::optional<BatchContexts*> outer,
                        const std::vector<std::size_t>& rows) {
-             return std::make_unique<BatchContexts>(root.ptr(), pairs, outer, rows);
+             return std::make_unique<BatchContexts>(root.ptr(), pairs, outer.value_or(nullptr), rows);
            }),
            py::arg("root"), py::arg("pairs"), py::arg("outer") = py::none(),
            py::arg("rows") = std::vector<std::size_t>{})

@@ -673,6 +673,25 @@ bool call_node(PyNode& node, PyObject* action, PyObject* observation, Result& ou
   return call_in_context(node, action, observation, context, nullptr, out);
 }
 
+PyObject* rubric_vectorcall(PyObject* self, PyObject* const* args, std::size_t nargsf, PyObject* names) {
+  const Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+  if (names == nullptr && given == 2 && Py_TYPE(self)->tp_call == rubric_call) [[likely]] {
+    Result result;
+    return call_node(node_of(self), args[0], args[1], result) ? result.take() : nullptr;
+  }
+  PyObject* const tuple = PyTuple_New(given);
+  PyObject* const kwargs = names != nullptr ? PyDict_New() : nullptr;
+  bool ok = tuple != nullptr && (names == nullptr || kwargs != nullptr);
+  for (Py_ssize_t i = 0; ok && i < given; ++i) PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+  for (Py_ssize_t i = 0; ok && names != nullptr && i < PyTuple_GET_SIZE(names); ++i) {
+    ok = PyDict_SetItem(kwargs, PyTuple_GET_ITEM(names, i), args[given + i]) == 0;
+  }
+  PyObject* const result = ok ? Py_TYPE(self)->tp_call(self, tuple, kwargs) : nullptr;
+  Py_XDECREF(tuple);
+  Py_XDECREF(kwargs);
+  return result;
+}
+
 PyObject* rubric_call(PyObject* self, PyObject* args, PyObject* kwargs) {
   PyObject* action = nullptr;
   PyObject* observation = nullptr;

@@ -416,6 +416,12 @@ PyObject* rubric_new(PyTypeObject* type, PyObject*, PyObject*) {
   }
   PyObject* const self = type->tp_alloc(type, 0);
   if (self == nullptr) return nullptr;
+  reinterpret_cast<RubricObject*>(self)->vectorcall = rubric_vectorcall;
+#if PY_VERSION_HEX < 0x030C0000
+  // The function itself looks whether the class overrides __call__, so the flag that 3.11 does not inherit is
+  // safe.
+  if (type->tp_call == rubric_call) type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+#endif
   PyNode* const node = new (&node_of(self)) PyNode;
   node->owner = self;
   return self;
@@ -536,7 +542,8 @@ PyTypeObject RubricType = [] {
   type.tp_repr = rubric_repr;
   type.tp_call = rubric_call;
   type.tp_setattro = rubric_setattro;
-  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC;
+  type.tp_vectorcall_offset = sizeof(PyObject);  // the first member; offsetof needs a standard layout
+  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC;
   type.tp_doc =
       "A reward function in a tree (OpenEnv RFC 004).\n\nSubclasses define forward(action, observation) -> "
       "score; "

@@ -70,7 +70,7 @@ class Drain {
   /// Held while a sink that does not take the GIL is at work; a fork waits for it.
   std::mutex& sink_at_work() { return sink_at_work_; }
 
-  static constexpr std::size_t kBatch = 4096;
+  static constexpr std::size_t kBatch = 8192;
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -138,7 +138,8 @@ class _Batch:
         if hasattr(type(node), "forward_batch"):
             outer, self.rows = self.rows, rows
             try:
-                scores = node.forward_batch(
+                many: Any = node
+                scores = many.forward_batch(
                     [self.actions[row] for row in rows], [self.observations[row] for row in rows]
                 )
             finally:
@@ -151,7 +152,8 @@ class _Batch:
             return self._weighted_sum(node, rows)
         if kind == "gate":
             (_, child, _), *_ = node._items()
-            return _tensors.gate_batch(self.evaluate(child, rows), node._threshold)
+            gated: torch.Tensor = _tensors.gate_batch(self.evaluate(child, rows), node._threshold)
+            return gated
         if kind == "sequential":
             return self._sequential(node, rows)
         return self._pair_by_pair(node, rows)

@@ -106,7 +106,7 @@ def _source_digest(cls: type) -> str | None:
 
 def node_details(rubric: Rubric) -> str:
     """A rubric's module, source digest and configuration as a JSON object, for the schema of its tree."""
-    cls = type(rubric)
+    cls: Any = type(rubric)
     details: dict[str, Any] = {"module": cls.__module__}
     digest = _source_digest(cls)
     if digest is not None:

@@ -21,8 +21,8 @@ class RubricObserver:
             of them. The observer then owns the recorder it makes.
         session_id: The session's name when the observer makes the recorder.
         capture: What to keep of action and observation. ``"text"``: strings and numbers as they are, tensors
-            and arrays as shape, dtype and device, ``repr`` of anything else, cut at 4 KiB. ``"none"``: nothing. A
-            callable: of what it returns, the same as ``"text"``; None for nothing.
+            and arrays as shape, dtype and device, ``repr`` of anything else, cut at 4 KiB. ``"none"``:
+            nothing. A callable: of what it returns, the same as ``"text"``; None for nothing.
         on_error: ``"contain"``: a failure of the observer is counted in :attr:`failures` and reported once.
             ``"raise"``: it reaches the caller of the rubric.
 

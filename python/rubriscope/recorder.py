@@ -110,8 +110,8 @@ class Recorder:
     """Takes snapshots and scalars of one session and brings them into sinks. Made by :func:`record`.
 
     What was accepted survives the process, also ``SIGKILL``; :meth:`flush` waits until it is durable. A
-    context manager; an open recorder is closed when the interpreter exits. Pickled, spawned and forked copies reopen
-    themselves as writers of the same session.
+    context manager; an open recorder is closed when the interpreter exits. Pickled, spawned and forked
+    copies reopen themselves as writers of the same session.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Recorder:
         targets: list[Any],
     ) -> None:
         rank, world_size = _provenance.rank_and_world_size()
-        self._session = {
+        self._session: dict[str, Any] = {
             "session_id": session_id,
             "session_name": session_name,
             "created_ns": created_ns,

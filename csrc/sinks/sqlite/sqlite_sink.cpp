@@ -179,7 +179,7 @@ SqliteSink::Connection::Connection(const std::string& path) {
   sqlite::inspect_file(path);
   database = Database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, kBusyTimeoutMs);
   try {
-    database.execute("PRAGMA page_size = 16384");
+    database.execute("PRAGMA page_size = 32768");
     if (sqlite::inspect_database(database, path) == sqlite::FileState::absent) {
       // In rollback mode, so that the main file says whose it is from its first byte on, whatever happens
       // next.
@@ -207,7 +207,7 @@ SqliteSink::Connection::Connection(const std::string& path) {
     }
   }
   database.execute(
-      "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 1000;"
+      "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 500;"
       "PRAGMA secure_delete = OFF; PRAGMA temp_store = MEMORY");
   insert_step =
       Statement(database,

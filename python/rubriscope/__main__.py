@@ -1,0 +1,7 @@
+"""``python -m rubriscope``: the command line."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
