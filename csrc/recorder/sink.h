@@ -59,8 +59,8 @@ class Sink {
   /// inherit a library's locks half way; it cannot wait for one that needs the lock the forking thread holds.
   virtual bool takes_gil() const { return false; }
 
-  /// In a forked child, before its first open(): forget handles without closing them (closing would drop the
-  /// parent's locks). Another thread may have been in the middle of write(): replace state, do not read it.
+  /// In a forked child, before its first open(): let go of what the parent holds without touching its files.
+  /// Another thread may have been in the middle of write(): replace state, do not read it.
   virtual void abandon_after_fork() {}
 };
 
