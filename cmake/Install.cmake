@@ -3,6 +3,9 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS rubriscope EXPORT rubriscopeTargets LIBRARY DESTINATION lib COMPONENT rubriscope)
+if(TARGET rubriscope_sqlite AND _sqlite_form STREQUAL "SHARED")
+  install(TARGETS rubriscope_sqlite EXPORT rubriscopeTargets LIBRARY DESTINATION lib COMPONENT rubriscope)
+endif()
 install(DIRECTORY csrc/ DESTINATION include/rubriscope COMPONENT rubriscope
         FILES_MATCHING PATTERN "*.h" PATTERN binding EXCLUDE)
 install(EXPORT rubriscopeTargets NAMESPACE rubriscope:: DESTINATION share/cmake/rubriscope
