@@ -122,7 +122,7 @@ cuda-check: dev  ## compile the CUDA side where there is one and a compiler for 
 lint: dev  ## ruff, clang-format, mypy, and whether the extension's stub is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	@echo clang-format; $(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory stubs CHECK=--check
 
