@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .film import Film
     from .openai_client import JudgeError, OpenAICompatibleClient
     from .sinks.console import ConsoleSink
+    from .sql import connect
 
 # Imported on first use: they need an optional package, or are not needed to train.
 _LAZY = {
@@ -38,6 +39,7 @@ _LAZY = {
     "JudgeError": ".openai_client",
     "OpenAICompatibleClient": ".openai_client",
     "adapters": ".adapters",
+    "connect": ".sql",
     "native": ".native",
 }
 
@@ -69,6 +71,7 @@ __all__ = [
     "__version__",
     "adapters",
     "cmake_prefix_path",
+    "connect",
     "native",
     "record",
 ]
