@@ -361,7 +361,11 @@ void remove_journal_folder(const std::filesystem::path& folder) {
     RUBRISCOPE_FAULT_POINT("close.removing");
   }
   remove_file(folder / "owner.lock");
-  if (::rmdir(folder.c_str()) != 0) throw SystemError(errno, "cannot remove the journal folder", folder);
+  // Another recovery may sweep up the same remains: it has removed the folder, or has put its lock there and
+  // will.
+  if (::rmdir(folder.c_str()) != 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST) {
+    throw SystemError(errno, "cannot remove the journal folder", folder);
+  }
 }
 
 void remove_empty_base(const std::filesystem::path& base_dir) {

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -148,6 +149,7 @@ class FileSink : public Sink {
     close();
     descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (descriptor_ < 0) throw SinkError("cannot open " + path_.string(), true);
+    const Locked locked(descriptor_);  // or what another process appends in between would be cut off
     struct stat status;
     ::fstat(descriptor_, &status);
     const off_t whole = status.st_size / static_cast<off_t>(sizeof(Row)) * static_cast<off_t>(sizeof(Row));
@@ -165,6 +167,7 @@ class FileSink : public Sink {
       rows.push_back(row);
     }
     const std::size_t bytes = rows.size() * sizeof(Row);
+    const Locked locked(descriptor_);
     if (::write(descriptor_, rows.data(), bytes) != static_cast<ssize_t>(bytes)) {
       throw SinkError("short write", true);
     }
@@ -194,6 +197,13 @@ class FileSink : public Sink {
   }
 
  private:
+  // The file is shared by processes and threads: each has a descriptor, and so a lock, of its own.
+  struct Locked {
+    explicit Locked(int file) : descriptor(file) { ::flock(descriptor, LOCK_EX); }
+    ~Locked() { ::flock(descriptor, LOCK_UN); }
+    int descriptor;
+  };
+
   const std::filesystem::path path_;
   int descriptor_{-1};
 };
