@@ -108,16 +108,22 @@ test-tsan: dev  ## C++ tests under ThreadSanitizer
 test-crash: test-release  ## a short crash campaign: KILLS random kills (20)
 	$(BIN)/python tests/crash/campaign.py --child build/test-release/bin/crash_child_main --kills $(or $(KILLS),20)
 
-crash:  ## the long crash campaign: 500 random kills, or KILLS of them
+crash:  ## the long crash campaigns: 500 random kills (KILLS), 20 stops of a server (RESTARTS), 40 ingesters, 100 encrypted writers (VAULT_KILLS)
 	$(MAKE) test-crash KILLS=$(or $(KILLS),500)
+	$(BIN)/python tests/crash/postgres_campaign.py --restarts $(or $(RESTARTS),20)
+	$(BIN)/python tests/crash/ingest_campaign.py --kills 20 --snapshots 10000
+	$(BIN)/python tests/crash/ingest_campaign.py --kills 20 --snapshots 10000 --postgres
+	VAULT_KILLS=$(or $(VAULT_KILLS),100) $(BIN)/python -m pytest tests/python/test_vault.py -k nonce
 
 test-python: dev  ## Python tests and examples
 	$(BIN)/python -m pytest
 
-cuda-check: dev  ## compile the CUDA side where there is one and a compiler for it
-	@if [ -d cuda ] && command -v nvcc >/dev/null; then \
-		$(CMAKE) -S . -B build/cuda -DRUBRISCOPE_CUDA=ON && cmake --build build/cuda --parallel $(JOBS); \
-	else echo "no CUDA side to compile"; fi
+cuda-check: dev  ## compile the CUDA operators for sm_80, sm_90 and PTX (nvcc, no GPU needed)
+	@command -v nvcc >/dev/null || { echo "no nvcc on PATH: the CUDA operators cannot be compiled here"; exit 1; }
+	$(CMAKE) -S . -B build/cuda -DRUBRISCOPE_CUDA=ON -DRUBRISCOPE_BUILD_TESTS=OFF \
+		-DRUBRISCOPE_TORCH=$$($(BIN)/python -c 'import torch; print(torch.__path__[0])') >build/cuda.log \
+		|| { cat build/cuda.log; exit 1; }
+	cmake --build build/cuda --parallel $(JOBS) --target rubriscope_cuda
 
 lint: dev  ## ruff, clang-format, mypy, and whether the extension's stub is current
 	$(BIN)/ruff check .

@@ -102,6 +102,19 @@ def find_torch() -> Path:
     )
 
 
+def wants_cuda(torch: Path) -> bool:
+    """Whether to build the CUDA operators: as RUBRISCOPE_CUDA says (1 or 0), else where torch has CUDA and
+    there is an nvcc.
+    """
+    wish = os.environ.get("RUBRISCOPE_CUDA", "")
+    if wish not in ("", "0", "1"):
+        raise fail(f"RUBRISCOPE_CUDA is '{wish}', expected 0 or 1")
+    found = read_torch(torch)
+    return wish == "1" or (
+        wish == "" and found is not None and bool(found.cuda) and bool(shutil.which("nvcc"))
+    )
+
+
 def tool_version(tool: str) -> tuple[int, ...] | None:
     """The version a build tool reports, or None when it is not on PATH or does not run."""
     if shutil.which(tool) is None:
@@ -151,6 +164,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DRUBRISCOPE_TORCH={torch}",
         ]
+        configure.append(f"-DRUBRISCOPE_CUDA={'ON' if wants_cuda(torch) else 'OFF'}")
         if ninja := shutil.which("ninja"):
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         configure += os.environ.get("CMAKE_ARGS", "").split()

@@ -225,6 +225,7 @@ class Report:
         self.rows: list[Row] = []
         self.data: dict[str, Any] = {}
         self.peers: dict[str, str | None] = {}
+        self.document: dict[str, Any] = {}  #: what finish() wrote
         self._question = question
         self._out: Path = options.out if options.out is not None else results_folder(self.machine)
         self._begin = time.monotonic()
@@ -237,6 +238,11 @@ class Report:
                 file=sys.stderr,
                 flush=True,
             )
+
+    @property
+    def path(self) -> Path:
+        """The JSON file."""
+        return self._out / f"{self.name}.json"
 
     def row(self, figure: str, ours: str, peer: str, found: str, target: str, met: bool | None) -> None:
         """Adds a line to the table."""
@@ -273,7 +279,7 @@ class Report:
         idle, stolen, total = (b - a for a, b in zip(self._ticks, _cpu_ticks(), strict=True))
         del idle
         self._out.mkdir(parents=True, exist_ok=True)
-        path = self._out / f"{self.name}.json"
+        path = self.path
         document = {
             "name": self.name,
             "question": self._question,
@@ -287,6 +293,7 @@ class Report:
             "data": self.data,
         }
         path.write_text(json.dumps(document, indent=1) + "\n")
+        self.document = document
         print("\n" + table(self.rows) + f"\n\n{path}", flush=True)
         return 1 if any(row.met is False for row in self.rows) else 0
 

@@ -2,7 +2,7 @@
 
     python bench/run_all.py [--quick] [--only NAME …] [--native build/bench/bin] [--readme]
 
-Takes about 12 minutes on 2 cores, 4 with ``--quick``. The results are
+Takes about 16 minutes on 2 cores, 5 with ``--quick``. The results are
 bench/results/<machine>-<date>/<name>.json and bench/results/TABLE.md; a quick or a partial run leaves the
 latter as it is. ``--readme`` puts the table between the bench marks of README.md, too. The exit code is 1
 where a target was missed, 2 where a script failed.
@@ -28,12 +28,22 @@ SCRIPTS = (
     "latency",
     "path_lookup",
     "sqlite_durable",
+    "postgres",
     "jsonl_lines",
     "survival",
     "grpo_demo",
     "memory",
+    "kernels",
     "native",
+    "ledger",
+    "vault",
+    "sight",
+    "tracing",
+    "many_ranks",
+    "first_light",
 )
+#: These need the C++ benchmarks' programs.
+NATIVE = ("native", "ledger", "vault")
 #: The demo's own benchmark has options of its own.
 GRPO_OPTIONS = ("--seeds", "0", "--pairs", "10", "--steps", "100")
 GRPO_QUICK = ("--seeds", "--pairs", "2", "--steps", "20")
@@ -81,7 +91,7 @@ def run_one(name: str, args: argparse.Namespace, out: Path) -> tuple[list[Row], 
         command += [*(GRPO_QUICK if args.quick else GRPO_OPTIONS), *folder, "--out", str(path)]
     else:
         command += [*(("--quick",) if args.quick else ()), *folder, "--out", str(out)]
-    if name == "native":
+    if name in NATIVE:
         command += ["--programs", str(args.native)]
     path.unlink(missing_ok=True)
     done = subprocess.run(command)
@@ -117,7 +127,7 @@ def main() -> int:
     begin = time.monotonic()
     rows: list[Row] = []
     failed: list[str] = []
-    scripts = args.only or [name for name in SCRIPTS if name != "native" or args.native is not None]
+    scripts = args.only or [name for name in SCRIPTS if name not in NATIVE or args.native is not None]
     for name in scripts:
         print(
             f"\n{'=' * 20} {name} ({time.monotonic() - begin:.0f} s, load {os.getloadavg()[0]:.1f})",

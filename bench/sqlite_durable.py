@@ -1,9 +1,10 @@
 """How many steps a second become durable in SQLite, 15 scores a step, against what others do?
 
 rubriscope: a Python loop calls an observed 15-node tree, never far ahead of the sink; counted is what is
-committed with ``synchronous=FULL``, from the first call until ``flush()`` returned. `executemany`: Python's
-sqlite3, WAL, transactions of 1000 steps, with SQLite's usual ``synchronous=NORMAL`` (which favours it); 15
-rows a step, or one row with the scores as JSON. In turns, then one long run of each.
+committed with ``synchronous=FULL``, from the first call until ``flush()`` returned; without a ledger, which
+`ledger.py` measures. `executemany`: Python's sqlite3, WAL, transactions of 1000 steps, with SQLite's usual
+``synchronous=NORMAL`` (which favours it); 15 rows a step, or one row with the scores as JSON. In turns, then
+one long run of each.
 
 MLflow, TensorBoard and W&B offline are timed on the caller's side: what they have accepted, durable or not.
 Each is a step of 15 figures; they run in processes of their own (`--peer`).
@@ -83,7 +84,7 @@ class Ours:
     """An observed 15-node tree called in a loop; its leaves' scores are random, as the peers' are."""
 
     def __init__(self, path: Path) -> None:
-        self._recorder = rs.record(path, session="bench")
+        self._recorder = rs.record(path, session="bench", ledger=False)
         rubric = tree(rs, 2, 5, varying_leaf)
         self._recorder.observe(rubric, capture="none")
         self._call = caller(rubric, ACTION, OBSERVATION)

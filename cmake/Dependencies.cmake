@@ -17,6 +17,12 @@ else()
   include(FetchSQLite)
 endif()
 
+# SHA-256, Ed25519 and AES-GCM are OpenSSL's.
+find_package(OpenSSL 3.0 QUIET COMPONENTS Crypto)
+if(NOT OPENSSL_FOUND)
+  list(APPEND _missing "OpenSSL 3.0 or newer with headers (Debian: libssl-dev)")
+endif()
+
 if(RUBRISCOPE_BUILD_TESTS)
   find_package(GTest 1.12 QUIET)
   if(NOT GTest_FOUND)

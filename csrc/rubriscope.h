@@ -8,6 +8,7 @@
 #include "rubriscope/core/schema.h"
 #include "rubriscope/core/version.h"
 #include "rubriscope/film/film_reader.h"
+#include "rubriscope/recorder/event.h"
 #include "rubriscope/recorder/position.h"
 #include "rubriscope/recorder/recorder.h"
 #include "rubriscope/recorder/recovery.h"

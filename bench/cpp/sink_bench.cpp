@@ -1,8 +1,9 @@
 // Question: how many snapshots a second does a sink make durable, from records that are already in memory?
 //
 //   sink_bench sqlite|jsonl|cbor PATH [--seconds 20] [--slots 15] [--batch 4096] [--text 0] [--repeat-steps
-//   1]
+//   1] [--ledger 0]
 //
+// --ledger 1 keeps the session's Merkle tree (sqlite), unsigned;
 // --text N adds an action and an observation of N characters; --repeat-steps N scores N samples a step.
 // Prints one JSON line. The peer (Python's sqlite3.executemany, 15 rows a step) is in bench/.
 #include <sys/resource.h>
@@ -48,7 +49,8 @@ int main(int argc, char** argv) {
   const std::string which = argv[1];
   const std::string path = argv[2];
   std::map<std::string, double> options{{"--seconds", 20}, {"--slots", 15},       {"--batch", 4096},
-                                        {"--text", 0},     {"--repeat-steps", 1}, {"--episode-steps", 0}};
+                                        {"--text", 0},     {"--repeat-steps", 1}, {"--episode-steps", 0},
+                                        {"--ledger", 0}};
   for (int i = 3; i + 1 < argc; i += 2) options[argv[i]] = std::atof(argv[i + 1]);
 
   const auto batch_size = static_cast<std::size_t>(options["--batch"]);
@@ -70,7 +72,8 @@ int main(int argc, char** argv) {
   }
   const std::vector<RecordView> batch = views(records);
 
-  const SessionInfo session = make_session("bench");
+  SessionInfo session = make_session("bench");
+  session.ledger = options["--ledger"] != 0;
   const WriterInfo writer = make_writer();
   std::unique_ptr<Sink> sink;
   if (which == "sqlite") sink = std::make_unique<SqliteSink>(path);

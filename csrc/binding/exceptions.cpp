@@ -24,6 +24,8 @@ void raise_current_exception() {
     throw;
   } catch (const KeyError& error) {
     PyErr_SetString(PyExc_KeyError, error.what());
+  } catch (const TypeError& error) {
+    PyErr_SetString(PyExc_TypeError, error.what());
   } catch (const ValueError& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const TimeoutError& error) {
@@ -38,6 +40,8 @@ void raise_current_exception() {
     Py_DECREF(arguments);
   } catch (const FormatError& error) {
     raise_ours("FormatError", error.what());
+  } catch (const SealedError& error) {
+    raise_ours("SealedError", error.what());
   } catch (const SinkError& error) {
     raise_ours("SinkError", error.what());
   } catch (const std::bad_alloc&) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "rubriscope/binding/film_scan.h"
 #include "rubriscope/binding/modules.h"
 #include "rubriscope/binding/snapshot_object.h"
 #include "rubriscope/core/errors.h"
@@ -40,19 +41,11 @@ void add_position(py::dict& columns, PositionColumns&& at) {
   columns["episode"] = as_array(std::move(at.episode));
 }
 
-py::dict as_dict(ScoreColumns&& columns, bool with_durations) {
-  py::dict result;
-  result["score"] = as_array(std::move(columns.score));
-  result["status"] = as_array(std::move(columns.status));
-  if (with_durations) result["duration_ns"] = as_array(std::move(columns.duration_ns));
-  add_position(result, std::move(columns.at));
-  return result;
-}
-
 /// FilmReader with an end: Python code closes what it opened.
 class PyFilmReader {
  public:
-  explicit PyFilmReader(const std::string& path) : reader_(std::make_shared<FilmReader>(path)) {}
+  PyFilmReader(const std::string& path, const std::optional<vault::Kek>& kek)
+      : reader_(std::make_shared<FilmReader>(path, kek)) {}
 
   std::shared_ptr<FilmReader> reader() const {
     if (!reader_) throw ValueError("the film is closed");
@@ -83,6 +76,7 @@ py::list sessions(const PyFilmReader& film) {
     entry["metadata"] = session.info.metadata_json;
     entry["steps"] = session.steps;
     entry["scalars"] = session.scalars;
+    entry["events"] = session.events;
     entry["episodes"] = session.episodes;
     entry["writers"] = session.writers;
     entry["ranks"] = session.ranks;
@@ -133,10 +127,44 @@ py::list summaries(const PyFilmReader& film, std::int64_t session, std::size_t b
                    std::optional<std::string> episode) {
   FilmFilter filter;
   filter.episode = std::move(episode);
-  const std::vector<PathSummary> found =
-      without_gil(film, [&](FilmReader& reader) { return reader.summaries(session, bins, filter); });
+  return as_list(
+      without_gil(film, [&](FilmReader& reader) { return reader.summaries(session, bins, filter); }));
+}
+
+class RecordIterator {
+ public:
+  explicit RecordIterator(FilmReader::Cursor cursor) : cursor_(std::move(cursor)) {}
+
+  py::object next() {
+    std::optional<FilmRecord> found;
+    {
+      const py::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      found = cursor_.next();
+    }
+    if (!found) throw py::stop_iteration();
+    return record_object(found->record.view(), *found->session, *found->writer, false);
+  }
+
+ private:
+  std::mutex mutex_;  // several threads may share an iterator
+  FilmReader::Cursor cursor_;
+};
+
+}  // namespace
+
+py::dict as_dict(ScoreColumns&& columns, bool with_durations) {
+  py::dict result;
+  result["score"] = as_array(std::move(columns.score));
+  result["status"] = as_array(std::move(columns.status));
+  if (with_durations) result["duration_ns"] = as_array(std::move(columns.duration_ns));
+  add_position(result, std::move(columns.at));
+  return result;
+}
+
+py::list as_list(const std::vector<PathSummary>& summaries) {
   py::list result;
-  for (const PathSummary& summary : found) {
+  for (const PathSummary& summary : summaries) {
     const auto where = [](bool defined, double value) -> py::object {
       return defined ? py::object(py::float_(value)) : py::object(py::none());
     };
@@ -164,32 +192,10 @@ py::list summaries(const PyFilmReader& film, std::int64_t session, std::size_t b
   return result;
 }
 
-class SnapshotIterator {
- public:
-  explicit SnapshotIterator(FilmReader::Cursor cursor) : cursor_(std::move(cursor)) {}
-
-  py::object next() {
-    std::optional<FilmSnapshot> snapshot;
-    {
-      const py::gil_scoped_release release;
-      const std::lock_guard lock(mutex_);
-      snapshot = cursor_.next();
-    }
-    if (!snapshot) throw py::stop_iteration();
-    return snapshot_object(snapshot->record.view(), *snapshot->session, *snapshot->writer, false);
-  }
-
- private:
-  std::mutex mutex_;  // several threads may share an iterator
-  FilmReader::Cursor cursor_;
-};
-
-}  // namespace
-
 void bind_film(py::module_& m) {
-  py::class_<SnapshotIterator>(m, "SnapshotIterator", "Snapshots of a film, read as they are asked for.")
+  py::class_<RecordIterator>(m, "RecordIterator", "Records of a film, read as they are asked for.")
       .def("__iter__", [](py::object self) { return self; })
-      .def("__next__", &SnapshotIterator::next);
+      .def("__next__", &RecordIterator::next);
 
   py::class_<PyFilmReader>(m, "FilmReader", R"doc(Reads the sessions of an SQLite recording.
 
@@ -197,8 +203,9 @@ Read-only, on a connection of its own, and while a recorder writes; each call se
 come writer by writer, writers in the order they were registered, each writer's in the order recorded.
 
 Raises FileNotFoundError when there is no such file, rubriscope.FormatError when it is not a recording, of a newer
-format or damaged.)doc")
-      .def(py::init<const std::string&>(), py::arg("path"))
+format or damaged; rubriscope.SealedError when `kek` is not the key of what is encrypted.)doc")
+      .def(py::init<const std::string&, const std::optional<vault::Kek>&>(), py::arg("path"),
+           py::arg("kek") = py::none())
       .def("close", &PyFilmReader::close, "Lets go of the file.")
       .def("sessions", &sessions, "One dictionary a session, in the order they were made.")
       .def(
@@ -288,13 +295,25 @@ indices into writers() and episodes(). Raises KeyError for an unknown session or
           [](const PyFilmReader& film, std::int64_t session, std::optional<std::string> episode,
              std::optional<std::int64_t> start, std::optional<std::int64_t> stop,
              std::optional<std::size_t> writer) {
-            return std::make_unique<SnapshotIterator>(without_gil(film, [&](FilmReader& reader) {
+            return std::make_unique<RecordIterator>(without_gil(film, [&](FilmReader& reader) {
               return reader.snapshots(session, {episode, start, stop, writer});
             }));
           },
           py::arg("session_id"), py::arg("episode") = py::none(), py::arg("start") = py::none(),
           py::arg("stop") = py::none(), py::arg("writer") = py::none(),
-          "Streams NeuralSnapshot objects where start <= step < stop.");
+          "Streams NeuralSnapshot objects where start <= step < stop.")
+      .def(
+          "events",
+          [](const PyFilmReader& film, std::int64_t session, std::optional<std::string> kind,
+             std::optional<std::string> name, std::optional<std::int64_t> start,
+             std::optional<std::int64_t> stop, std::optional<std::size_t> writer) {
+            return std::make_unique<RecordIterator>(without_gil(film, [&](FilmReader& reader) {
+              return reader.events(session, {kind, name, start, stop, writer});
+            }));
+          },
+          py::arg("session_id"), py::arg("kind") = py::none(), py::arg("name") = py::none(),
+          py::arg("start") = py::none(), py::arg("stop") = py::none(), py::arg("writer") = py::none(),
+          "Streams Event objects where start <= step < stop.");
 }
 
 }  // namespace rubriscope::binding

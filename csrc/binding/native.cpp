@@ -1,11 +1,16 @@
 #include "rubriscope/binding/native.h"
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 
 #include "rubriscope/binding/modules.h"
+#include "rubriscope/binding/py_names.h"
+#include "rubriscope/ops/rubrics.h"
+#include "rubriscope/ops/stencil/parse.h"
 #include "rubriscope/rubric/algorithms.h"
 #include "rubriscope/rubric/text_rubrics.h"
 
@@ -14,6 +19,10 @@ namespace py = pybind11;
 namespace rubriscope::binding {
 
 bool g_any_native = false;
+
+namespace {
+bool g_any_tensor_rubric = false;
+}
 
 bool scan_native_tree(PyNode& root) {
   if (!is_fresh(root) && !refresh_forward(root)) {
@@ -36,27 +45,73 @@ bool scan_native_tree(PyNode& root) {
   return true;
 }
 
-bool NativeValue::set(PyObject* object) {
+NativeValue::Taken NativeValue::take(PyObject* object) {
   if (PyUnicode_Check(object)) {
     Py_ssize_t size = 0;
     const char* const utf8 = PyUnicode_AsUTF8AndSize(object, &size);
-    if (utf8 == nullptr) return false;
+    if (utf8 == nullptr) return Taken::error;
     text_ = {utf8, static_cast<std::size_t>(size)};
     kind_ = Kind::text;
-    return true;
+    return Taken::yes;
   }
   if (PyFloat_Check(object)) {
     number_ = PyFloat_AS_DOUBLE(object);
     kind_ = Kind::number;
-    return true;
+    return Taken::yes;
   }
   if (PyLong_Check(object)) {
     integer_ = PyLong_AsLongLong(object);
     kind_ = Kind::integer;
-    return integer_ != -1 || PyErr_Occurred() == nullptr;
+    return integer_ != -1 || PyErr_Occurred() == nullptr ? Taken::yes : Taken::error;
   }
-  PyErr_Format(PyExc_TypeError, "a native rubric takes str, int or float, got %s", Py_TYPE(object)->tp_name);
-  return false;
+  PyTypeObject* const tensor = tensor_type();
+  if (tensor == nullptr) return Taken::no;
+  kind_ = Kind::tensors;
+  views_.items = {};
+  if (PyObject_TypeCheck(object, tensor)) return take_tensor(object);
+  if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) == 0 ||
+      PyTuple_GET_SIZE(object) > static_cast<Py_ssize_t>(tensors_.size())) {
+    return Taken::no;
+  }
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
+    PyObject* const item = PyTuple_GET_ITEM(object, i);
+    if (!PyObject_TypeCheck(item, tensor)) return Taken::no;
+    if (const Taken taken = take_tensor(item); taken != Taken::yes) return taken;
+  }
+  return Taken::yes;
+}
+
+NativeValue::Taken NativeValue::take_tensor(PyObject* object) {
+  // A subclass may say anything about itself; a fake or functional tensor has no memory.
+  if (Py_TYPE(object) != tensor_type()) return Taken::no;
+  try {
+    const py::handle tensor(object);
+    static const py::handle dtypes = [] {
+      const py::module_ torch = py::module_::import("torch");
+      return py::make_tuple(torch.attr("float32"), torch.attr("float64")).release();
+    }();
+    const py::object dtype = tensor.attr("dtype");
+    const bool single = dtype.is(py::object(dtypes[py::int_(0)]));
+    const Py_ssize_t rank = tensor.attr("ndim").cast<Py_ssize_t>();
+    if (!(single || dtype.is(py::object(dtypes[py::int_(1)]))) || rank > TensorView::kMaxRank ||
+        !tensor.attr("is_cpu").cast<bool>() || !tensor.attr("is_contiguous")().cast<bool>() ||
+        tensor.attr("is_neg")().cast<bool>()) {
+      return Taken::no;
+    }
+    TensorView& view = tensors_[views_.items.size()];
+    view.data = reinterpret_cast<const void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
+    view.dtype = single ? Dtype::float32 : Dtype::float64;
+    view.rank = static_cast<int>(rank);
+    const py::tuple shape = tensor.attr("shape");
+    for (Py_ssize_t axis = 0; axis < rank; ++axis) {
+      view.shape[static_cast<std::size_t>(axis)] = shape[static_cast<std::size_t>(axis)].cast<std::int64_t>();
+    }
+    views_.items = {tensors_.data(), views_.items.size() + 1};
+    return Taken::yes;
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return Taken::error;
+  }
 }
 
 Value NativeValue::value() const {
@@ -65,10 +120,22 @@ Value NativeValue::value() const {
       return text_;
     case Kind::number:
       return number_;
+    case Kind::tensors:
+      return views_;
     case Kind::integer:
       break;
   }
   return integer_;
+}
+
+bool native_tree_takes(PyNode& node, const Value& action, const Value& observation) {
+  if (!g_any_tensor_rubric) return true;
+  if (node.kind == NodeKind::leaf) {
+    return node.tensor_rubric == nullptr || node.tensor_rubric->takes(action, observation);
+  }
+  return std::all_of(node.children().begin(), node.children().end(), [&](const Node::Child& child) {
+    return !child.item || native_tree_takes(binding::py(*child.node), action, observation);
+  });
 }
 
 double call_native_tree(PyNode& node, const Value& action, const Value& observation, EvalContext* context) {
@@ -105,11 +172,26 @@ PyObject* native_forward(PyObject* self, PyObject* args) {
   PyObject* observation = nullptr;
   if (!PyArg_ParseTuple(args, "OO:forward", &action, &observation)) return nullptr;
   PyNode& node = node_of(self);
-  if (node.native == nullptr) {
-    return PyErr_Format(PyExc_RuntimeError, "%s.__init__() was not called", Py_TYPE(self)->tp_name);
-  }
   NativeValue native_action, native_observation;
-  if (!native_action.set(action) || !native_observation.set(observation)) return nullptr;
+  PyObject* refused = nullptr;
+  for (const auto& [value, object] :
+       {std::pair{&native_action, action}, std::pair{&native_observation, observation}}) {
+    const NativeValue::Taken taken = value->take(object);
+    if (taken == NativeValue::Taken::error) return nullptr;
+    if (taken == NativeValue::Taken::no && refused == nullptr) refused = object;
+  }
+  if (refused != nullptr || node.native == nullptr ||
+      !native_tree_takes(node, native_action.value(), native_observation.value())) {
+    static PyObject* name = nullptr;
+    if (PyObject_HasAttr(self, interned(name, "_forward_python")) == 0) {
+      if (node.native == nullptr) {
+        return PyErr_Format(PyExc_RuntimeError, "%s.__init__() was not called", Py_TYPE(self)->tp_name);
+      }
+      return PyErr_Format(PyExc_TypeError, "a native rubric takes str, int or float, got %s",
+                          Py_TYPE(refused != nullptr ? refused : action)->tp_name);
+    }
+    return PyObject_CallMethodObjArgs(self, interned(name, "_forward_python"), action, observation, nullptr);
+  }
   try {
     return PyFloat_FromDouble(node.native->evaluate(native_action.value(), native_observation.value()).value);
   } catch (...) {
@@ -130,9 +212,30 @@ void bind_native(py::module_& m) {
   m.def("_length_between", [](std::size_t least, std::size_t most) -> RubricPtr {
     return std::make_shared<LengthBetween>(least, most);
   });
+  m.def("_hausdorff_rubric",
+        [](const std::string& shape, double limit, const std::string& reduction, double percentile,
+           bool directed, std::optional<std::vector<double>> target, std::int64_t dimensions) -> RubricPtr {
+          HausdorffRubric::Options options{std::nullopt, percentile, directed};
+          if (reduction == "percentile") options.reduction = ops::PointReduction::percentile;
+          if (reduction == "mean") options.reduction = ops::PointReduction::mean;
+          if (reduction == "modified") options.reduction = ops::PointReduction::modified;
+          return std::make_shared<HausdorffRubric>(ScoreMap(shape, limit), options, std::move(target),
+                                                   dimensions);
+        });
+  m.def("_residual_rubric",
+        [](const std::string& shape, double limit, const std::vector<std::int64_t>& code,
+           const std::vector<double>& numbers, std::vector<std::int64_t> grid, bool observed) -> RubricPtr {
+          return std::make_shared<PhysicsResidualRubric>(
+              ScoreMap(shape, limit),
+              ops::stencil::parse(code.data(), code.size(), numbers.data(), numbers.size()), std::move(grid),
+              observed);
+        });
   m.def("_set_native", [](const py::object& rubric, RubricPtr leaf) {
     if (!is_rubric(rubric.ptr())) throw py::type_error("_set_native() takes a rubric");
-    node_of(rubric.ptr()).native = std::move(leaf);
+    PyNode& node = node_of(rubric.ptr());
+    node.tensor_rubric = dynamic_cast<const TensorRubric*>(leaf.get());
+    g_any_tensor_rubric = g_any_tensor_rubric || node.tensor_rubric != nullptr;
+    node.native = std::move(leaf);
     g_any_native = true;
   });
 }

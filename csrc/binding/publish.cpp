@@ -10,17 +10,26 @@
 
 namespace rubriscope::binding {
 
+/// What a context was entered with: a position, or one after the other of a batch.
+struct EnteredPosition {
+  std::shared_ptr<Position> current;
+  std::vector<std::shared_ptr<Position>> all{};  // of a batch; kept, for records borrow from those before
+  std::size_t taken{0};
+
+  void advance() {
+    if (++taken < all.size()) current = all[taken];
+  }
+};
+
 namespace {
 
 constexpr const char* kPositionCapsule = "rubriscope.Position";
 
-void free_position(PyObject* capsule) {
-  delete static_cast<std::shared_ptr<Position>*>(PyCapsule_GetPointer(capsule, kPositionCapsule));
+EnteredPosition* position_in(PyObject* capsule) {
+  return static_cast<EnteredPosition*>(PyCapsule_GetPointer(capsule, kPositionCapsule));
 }
 
-std::shared_ptr<Position>* position_in(PyObject* capsule) {
-  return static_cast<std::shared_ptr<Position>*>(PyCapsule_GetPointer(capsule, kPositionCapsule));
-}
+void free_position(PyObject* capsule) { delete position_in(capsule); }
 
 // The value of a ContextVar, a borrowed reference (the context keeps it), or nullptr.
 PyObject* borrowed_value(PyObject* var) {
@@ -54,18 +63,20 @@ PyRecorder::~PyRecorder() {
   PyGILState_Release(gil);
 }
 
-SnapshotPosition PyRecorder::take_position() {
+RecordPosition PyRecorder::take_position() {
   if (recorder_->default_position.version() != default_version_) {
     default_version_ = recorder_->default_position.version();
     default_position_ = recorder_->default_position.load();
   }
   Position& fallback = *default_position_;
-  if (positions_entered_ == 0) return SnapshotPosition::take(fallback);
+  if (positions_entered_ == 0) return RecordPosition::take(fallback);
   PyObject* const capsule = borrowed_value(position_var_);
-  if (capsule == nullptr) return SnapshotPosition::take(fallback);
-  Position& own = **position_in(capsule);
+  if (capsule == nullptr) return RecordPosition::take(fallback);
+  EnteredPosition& entered = *position_in(capsule);
+  Position& own = *entered.current;
+  entered.advance();
   // What the context does not set, the recorder's default does.
-  SnapshotPosition position;
+  RecordPosition position;
   position.episode = own.episode();
   const std::int64_t default_step = fallback.step.load(std::memory_order_relaxed);
   position.step =
@@ -79,7 +90,17 @@ SnapshotPosition PyRecorder::take_position() {
   return position;
 }
 
-SnapshotPosition PyRecorder::take_log_position(std::optional<std::int64_t> step) {
+void PyRecorder::skip_position() {
+  PyObject* const capsule = positions_entered_ != 0 ? borrowed_value(position_var_) : nullptr;
+  if (capsule != nullptr) position_in(capsule)->advance();
+}
+
+std::size_t PyRecorder::positions_taken() {
+  PyObject* const capsule = positions_entered_ != 0 ? borrowed_value(position_var_) : nullptr;
+  return capsule != nullptr ? position_in(capsule)->taken : 0;
+}
+
+RecordPosition PyRecorder::take_log_position(std::optional<std::int64_t> step) {
   const std::shared_ptr<Position> own = position();
   const std::int64_t default_step = recorder_->default_position->step.load(std::memory_order_relaxed);
   std::int64_t taken = own->step.load(std::memory_order_relaxed);
@@ -89,7 +110,15 @@ SnapshotPosition PyRecorder::take_log_position(std::optional<std::int64_t> step)
 }
 
 PyObject* PyRecorder::enter_position(std::shared_ptr<Position> position) {
-  auto* const held = new std::shared_ptr<Position>(std::move(position));
+  return enter(new EnteredPosition{std::move(position)});
+}
+
+PyObject* PyRecorder::enter_positions(std::vector<std::shared_ptr<Position>> positions) {
+  std::shared_ptr<Position> first = positions.front();
+  return enter(new EnteredPosition{std::move(first), std::move(positions)});
+}
+
+PyObject* PyRecorder::enter(EnteredPosition* held) {
   PyObject* const capsule = PyCapsule_New(held, kPositionCapsule, free_position);
   if (capsule == nullptr) {
     delete held;
@@ -108,7 +137,7 @@ bool PyRecorder::leave_position(PyObject* token) {
 
 std::shared_ptr<Position> PyRecorder::position() {
   PyObject* const capsule = positions_entered_ != 0 ? borrowed_value(position_var_) : nullptr;
-  return capsule != nullptr ? *position_in(capsule) : recorder_->default_position.load();
+  return capsule != nullptr ? position_in(capsule)->current : recorder_->default_position.load();
 }
 
 bool PyRecorder::annotate(PyObject* mapping) {
@@ -173,7 +202,7 @@ struct PyObserver::Prepared {
   Captured action, observation;
   PyObject* json{nullptr};  // what metadata borrows from
   std::string_view metadata;
-  SnapshotPosition position{};
+  RecordPosition position{};
   std::string episode;
 };
 
@@ -233,6 +262,7 @@ bool PyObserver::capture(PyObject* value, Captured& captured) {
 bool PyObserver::prepare(EvalContext& context, PyObject* action, PyObject* observation, Prepared& prepared) {
   if (mode_ != CaptureMode::none &&
       !(capture(action, prepared.action) && capture(observation, prepared.observation))) {
+    recorder_->skip_position();
     return false;
   }
   PyObject* const waiting = recorder_->take_waiting_annotations();

@@ -13,6 +13,10 @@
 #include "rubriscope/rubric/observation.h"
 #include "rubriscope/rubric/rubric.h"
 
+namespace rubriscope {
+class TensorRubric;
+}
+
 namespace rubriscope::binding {
 
 /// What a rubric's forward gave.
@@ -71,6 +75,7 @@ class PyNode final : public Node {
   bool instance_forward{false};  ///< an instance attribute hides the class's
   bool forward_is_native{};      ///< `native` computes the score
   std::shared_ptr<Rubric> native;
+  const TensorRubric* tensor_rubric{};  ///< the same, where it is one
 
   std::vector<Hook> pre_hooks;
   std::vector<Hook> forward_hooks;

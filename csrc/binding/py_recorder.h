@@ -8,11 +8,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "rubriscope/recorder/recorder.h"
 #include "rubriscope/rubric/observation.h"
 
 namespace rubriscope::binding {
+
+struct EnteredPosition;
 
 class PyRecorder {
  public:
@@ -22,20 +25,29 @@ class PyRecorder {
   PyRecorder(const PyRecorder&) = delete;
   PyRecorder& operator=(const PyRecorder&) = delete;
 
+  /// No two of this process have the same, as addresses may; never 0.
+  std::uint64_t number() const { return number_; }
+
   Recorder& core() const { return *recorder_; }
   const std::shared_ptr<Recorder>& shared() const { return recorder_; }
 
   /// Where the next record of this context stands; takes a step from the counter. The result borrows from a
   /// Position that the context or this object keeps. Holds the GIL.
-  SnapshotPosition take_position();
+  RecordPosition take_position();
 
   /// The position of a log() record: takes no step, so that snapshots keep theirs. Holds the GIL.
-  SnapshotPosition take_log_position(std::optional<std::int64_t> step);
+  RecordPosition take_log_position(std::optional<std::int64_t> step);
 
   /// Enters a position for this context; the result is a contextvars token. nullptr with an exception set.
   PyObject* enter_position(std::shared_ptr<Position> position);
+  /// The same for the snapshots of a batch, which come in order: each takes the next, the last one stays.
+  PyObject* enter_positions(std::vector<std::shared_ptr<Position>> positions);
   /// Restores what was there before enter_position(). False with an exception set.
   bool leave_position(PyObject* token);
+  /// A call of this context made no snapshot: the next one is not to stand in its place.
+  void skip_position();
+  /// How many calls have taken their place since this context's position was entered.
+  std::size_t positions_taken();
   /// The context's position, or the recorder's default.
   std::shared_ptr<Position> position();
 
@@ -45,6 +57,11 @@ class PyRecorder {
   PyObject* take_waiting_annotations();
 
  private:
+  PyObject* enter(EnteredPosition* held);
+
+  static inline std::atomic<std::uint64_t> made_{0};
+
+  const std::uint64_t number_{++made_};
   std::shared_ptr<Recorder> recorder_;
   PyObject* position_var_;
   PyObject* annotations_var_;

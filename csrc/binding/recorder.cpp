@@ -4,17 +4,25 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <deque>
+#include <map>
 #include <optional>
+#include <tuple>
 
 #include "rubriscope/binding/batch.h"
 #include "rubriscope/binding/modules.h"
 #include "rubriscope/binding/py_recorder.h"
 #include "rubriscope/binding/py_sink.h"
+#include "rubriscope/core/cbor.h"
+#include "rubriscope/core/clock.h"
 #include "rubriscope/core/errors.h"
+#include "rubriscope/recorder/event.h"
+#include "rubriscope/recorder/record_writer.h"
 #include "rubriscope/recorder/recovery.h"
 #include "rubriscope/recorder/report.h"
 #include "rubriscope/sinks/jsonl/jsonl_sink.h"
 #include "rubriscope/sinks/sqlite/sqlite_sink.h"
+#include "rubriscope/sinks/trace_jsonl/trace_jsonl_sink.h"
 
 namespace py = pybind11;
 
@@ -51,12 +59,14 @@ void delete_without_gil(Recorder* recorder) {
 }
 
 std::shared_ptr<PyRecorder> make_recorder(const std::string& session_id, const std::string& session_name,
-                                          std::int64_t created_ns, const std::string& metadata_json, int rank,
-                                          int world_size, const py::list& sinks,
+                                          std::int64_t created_ns, const std::string& metadata_json,
+                                          bool ledger, int rank, int world_size, const py::list& sinks,
                                           const std::filesystem::path& journal_dir,
                                           std::uint64_t journal_limit_bytes, const std::string& on_full,
-                                          double block_timeout_s, int flush_interval_ms) {
+                                          double block_timeout_s, int flush_interval_ms,
+                                          const std::optional<std::shared_ptr<vault::Vault>>& vault) {
   RecorderOptions options;
+  options.vault = vault.value_or(nullptr);
   options.journal_dir = journal_dir;
   options.journal_limit_bytes = journal_limit_bytes;
   if (on_full != "block" && on_full != "drop_newest") {
@@ -72,8 +82,8 @@ std::shared_ptr<PyRecorder> make_recorder(const std::string& session_id, const s
   std::shared_ptr<Recorder> recorder;
   {
     const py::gil_scoped_release release;
-    recorder.reset(new Recorder(SessionInfo{session_id, session_name, created_ns, metadata_json}, writer,
-                                std::move(held), options),
+    recorder.reset(new Recorder(SessionInfo{session_id, session_name, created_ns, metadata_json, ledger},
+                                writer, std::move(held), options),
                    delete_without_gil);
   }
   return std::make_shared<PyRecorder>(std::move(recorder));
@@ -136,12 +146,64 @@ void add_label(py::class_<PyRecorder, std::shared_ptr<PyRecorder>>& type, const 
       });
 }
 
+/// A field's value as the record keeps it. Borrows from `kept` where it had to be made.
+EventField event_field(std::uint16_t place, const py::handle& value, std::deque<std::string>& kept) {
+  CaptureForm form = CaptureForm::text;
+  if (py::isinstance<py::bytes>(value)) {
+    form = CaptureForm::bytes;
+    kept.push_back(py::cast<std::string>(value));
+  } else if (py::isinstance<py::str>(value)) {
+    kept.push_back(py::cast<std::string>(value));
+  } else if (PyBool_Check(value.ptr()) == 0 && PyLong_Check(value.ptr()) != 0) {
+    form = CaptureForm::integer;
+    kept.push_back(py::cast<std::string>(py::str(value)));
+  } else if (PyFloat_Check(value.ptr()) != 0) {
+    form = CaptureForm::real;
+    kept.push_back(py::cast<std::string>(py::repr(value)));
+  } else {
+    form = CaptureForm::json;
+    kept.push_back(
+        py::cast<std::string>(py::module_::import("rubriscope.snapshot").attr("dump_json")(value)));
+  }
+  return {place, kept.back(), static_cast<std::uint8_t>(form)};
+}
+
+bool emit_event(PyRecorder& recorder, const std::string& kind, std::uint32_t schema_id,
+                const std::vector<double>& values, const std::map<std::uint16_t, py::object>& fields,
+                const std::string& outcome, std::uint64_t duration_ns, std::optional<std::int64_t> step,
+                const std::string& metadata_json) {
+  const SchemaPtr schema = recorder.core().schema(schema_id);
+  if (schema->kind != Schema::Kind::event || values.size() != schema->slots.size()) {
+    throw ValueError("schema " + std::to_string(schema_id) + " is of " + std::string(schema->kind_name()) +
+                     " with " + std::to_string(schema->slots.size()) + " values, got an event with " +
+                     std::to_string(values.size()));
+  }
+  std::deque<std::string> kept;
+  std::vector<EventField> texts;
+  for (const auto& [place, value] : fields) {
+    if (place >= schema->fields.size()) {
+      throw ValueError("event \"" + schema->name + "\" has no field " + std::to_string(place));
+    }
+    texts.push_back(event_field(place, value, kept));
+  }
+  RecordPosition position = recorder.take_log_position(step);
+  const std::string episode(position.episode);
+  position.episode = episode;
+  const ClockTimes now = clock_times(ticks());
+  Event event{kind_of_name(kind),       schema_id, position, now.wall_ns,  now.monotonic_ns, duration_ns,
+              outcome_of_name(outcome), values,    texts,    metadata_json};
+  if (!is_event(event.kind)) throw ValueError("\"" + kind + "\" is no kind of event");
+  const py::gil_scoped_release release;
+  return publish(recorder.core(), event);
+}
+
 void bind_recorder_type(py::module_& m) {
   py::class_<PyRecorder, std::shared_ptr<PyRecorder>> type(m, "Recorder");
   type.def(py::init(&make_recorder), py::kw_only(), py::arg("session_id"), py::arg("session_name"),
-           py::arg("created_ns"), py::arg("metadata_json"), py::arg("rank"), py::arg("world_size"),
-           py::arg("sinks"), py::arg("journal_dir"), py::arg("journal_limit_bytes"), py::arg("on_full"),
-           py::arg("block_timeout_s"), py::arg("flush_interval_ms"))
+           py::arg("created_ns"), py::arg("metadata_json"), py::arg("ledger"), py::arg("rank"),
+           py::arg("world_size"), py::arg("sinks"), py::arg("journal_dir"), py::arg("journal_limit_bytes"),
+           py::arg("on_full"), py::arg("block_timeout_s"), py::arg("flush_interval_ms"),
+           py::arg("vault") = py::none())
       .def(
           "flush", [](PyRecorder& recorder, double timeout_s) { return recorder.core().flush(timeout_s); },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
@@ -169,6 +231,21 @@ void bind_recorder_type(py::module_& m) {
                 checked(recorder.enter_position(make_position(episode, step, group, sample))));
           },
           py::arg("episode"), py::arg("step"), py::arg("group_id"), py::arg("sample_index"))
+      .def(
+          "enter_positions",
+          [](PyRecorder& recorder,
+             const std::vector<std::tuple<std::string, std::optional<std::int64_t>,
+                                          std::optional<std::int64_t>, std::optional<std::int32_t>>>&
+                 labels) {
+            if (labels.empty()) throw ValueError("enter_positions() takes one position or more");
+            std::vector<std::shared_ptr<Position>> positions;
+            for (const auto& label : labels) positions.push_back(std::apply(make_position, label));
+            return py::reinterpret_steal<py::object>(checked(recorder.enter_positions(std::move(positions))));
+          },
+          py::arg("labels"),
+          "Places the next snapshots of this context, each at (episode, step, group, sample).")
+      .def("positions_taken", &PyRecorder::positions_taken,
+           "How many calls have taken their place since this context's position was entered.")
       .def("leave_position", [](PyRecorder& recorder,
                                 const py::object& token) { checked(recorder.leave_position(token.ptr())); })
       .def("annotate",
@@ -177,13 +254,25 @@ void bind_recorder_type(py::module_& m) {
           "log",
           [](PyRecorder& recorder, const std::vector<std::string>& names, const std::vector<double>& values,
              std::optional<std::int64_t> step) {
-            SnapshotPosition position = recorder.take_log_position(step);
+            RecordPosition position = recorder.take_log_position(step);
             const std::string episode(position.episode);
             position.episode = episode;
             const py::gil_scoped_release release;
             return log_scalars(recorder.core(), names, values, position);
           },
           py::arg("names"), py::arg("values"), py::arg("step"))
+      .def(
+          "define_event",
+          [](PyRecorder& recorder, const std::string& name, const std::string& attributes_json,
+             const std::vector<std::string>& values, const std::vector<std::string>& fields) {
+            return recorder.core().define(event_schema(name, attributes_json, values, fields));
+          },
+          py::arg("name"), py::arg("attributes_json"), py::arg("values"), py::arg("fields"),
+          "The number of a schema of events, for emit_event().")
+      .def("emit_event", &emit_event, py::arg("kind"), py::arg("schema"), py::kw_only(), py::arg("values"),
+           py::arg("fields"), py::arg("outcome") = "success", py::arg("duration_ns") = 0,
+           py::arg("step") = py::none(), py::arg("metadata_json") = "",
+           "Writes an event that ends now; NaN where there is no value. False when it was refused.")
       .def_property(
           "episode_id", [](PyRecorder& recorder) { return recorder.position()->episode(); },
           [](PyRecorder& recorder, const std::string& episode) {
@@ -270,11 +359,63 @@ void bind_observer(py::module_& m) {
 }
 
 void bind_sinks(py::module_& m) {
-  py::class_<Sink, std::shared_ptr<Sink>>(m, "Sink").def_property_readonly("target", &Sink::target);
+  py::class_<Sink, std::shared_ptr<Sink>>(m, "Sink")
+      .def_property_readonly("target", &Sink::target)
+      .def_property_readonly("stores_identity", &Sink::stores_identity);
   py::class_<SqliteSink, Sink, std::shared_ptr<SqliteSink>>(m, "SqliteSink")
-      .def(py::init<const std::filesystem::path&>(), py::arg("path"));
+      .def(py::init<const std::filesystem::path&>(), py::arg("path"))
+      .def("open_vault", &SqliteSink::open_vault, py::arg("kek"), py::call_guard<py::gil_scoped_release>(),
+           "The database's keys, made (and the file with them) where there are none. Raises "
+           "rubriscope.SealedError when another key wrapped them.")
+      .def_property_readonly("is_encrypted", &SqliteSink::is_encrypted,
+                             "Whether there is a database and it has keys.");
   py::class_<JsonlSink, Sink, std::shared_ptr<JsonlSink>>(m, "JsonlSink")
       .def(py::init<const std::filesystem::path&>(), py::arg("path"));
+  py::class_<TraceJsonlSink, Sink, std::shared_ptr<TraceJsonlSink>>(m, "TraceJsonlSink")
+      .def(py::init<const std::filesystem::path&>(), py::arg("path"));
+}
+
+void bind_record_writer(py::module_& m) {
+  py::class_<RecordWriter>(m, "RecordWriter", "Brings another process's canonical records into a sink.")
+      .def(py::init([](const py::object& sink, const std::string& session_id, const std::string& session_name,
+                       std::int64_t created_ns, const std::string& metadata_json, bool ledger,
+                       const std::string& writer_id, int rank, int world_size, const std::string& host,
+                       std::int64_t pid, std::int64_t started_ns) {
+             return std::make_unique<RecordWriter>(
+                 as_sink(sink), SessionInfo{session_id, session_name, created_ns, metadata_json, ledger},
+                 WriterInfo{writer_id, rank, world_size, host, pid, started_ns});
+           }),
+           py::arg("sink"), py::kw_only(), py::arg("session_id"), py::arg("session_name"),
+           py::arg("created_ns"), py::arg("metadata_json"), py::arg("ledger"), py::arg("writer_id"),
+           py::arg("rank"), py::arg("world_size"), py::arg("host"), py::arg("pid"), py::arg("started_ns"))
+      .def("define", &RecordWriter::define, py::arg("id"), py::arg("definition_json"))
+      .def("knows", &RecordWriter::knows, py::arg("id"))
+      .def(
+          "write",
+          [](RecordWriter& writer, const std::vector<py::bytes>& records) {
+            std::vector<std::string_view> views(records.begin(), records.end());
+            RecordWriter::Written written;
+            {
+              const py::gil_scoped_release release;
+              written = writer.write(views);
+            }
+            return py::make_tuple(written.stored, written.repeated, written.refused);
+          },
+          py::arg("records"),
+          "Stores records that are not there yet; returns (stored, repeated, [(index, why refused)]).")
+      .def("close", &RecordWriter::close, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "recode_record",
+      [](const py::bytes& record) {
+        const DecodedRecord decoded = decode_cbor(std::as_bytes(std::span(std::string_view(record))));
+        const RecordView view = decoded.view();
+        std::vector<std::byte> again;
+        encode_cbor(view, {decoded.session_id, "", 0, ""}, {decoded.writer_id, 0, 1, "", 0, 0}, again);
+        return py::make_tuple(py::bytes(reinterpret_cast<const char*>(again.data()), again.size()),
+                              view.header->sequence, view.header->schema);
+      },
+      py::arg("record"),
+      "Decodes a record's canonical bytes and encodes them anew: (bytes, sequence, schema's number).");
 }
 
 py::dict as_dict(const RecoveryReport& report) {
@@ -355,6 +496,7 @@ void bind_recovery(py::module_& m) {
 
 void bind_recorder(py::module_& m) {
   bind_sinks(m);
+  bind_record_writer(m);
   bind_recorder_type(m);
   bind_observer(m);
   bind_recovery(m);

@@ -603,13 +603,24 @@ inline bool call_in_context(PyNode& node, PyObject* action, PyObject* observatio
                       : call_plain(node, action, observation, context, root, out);
 }
 
-// A call of a tree that needs no Python, without the GIL.
+// A call of a tree that needs no Python, without the GIL; what only Python code can score goes the usual way.
 [[gnu::noinline]] bool call_native(PyNode& node, PyObject* action, PyObject* observation,
                                    EvalContext* context, Result& out) {
   NativeValue native_action, native_observation;
-  if (!native_action.set(action) || !native_observation.set(observation)) {
-    record_failure(node, context, context != nullptr ? context->last_tick : 0);
-    return false;
+  for (const auto& [value, object] :
+       {std::pair{&native_action, action}, std::pair{&native_observation, observation}}) {
+    switch (value->take(object)) {
+      case NativeValue::Taken::yes:
+        break;
+      case NativeValue::Taken::no:
+        return call_in_context(node, action, observation, context, context, out);
+      case NativeValue::Taken::error:
+        record_failure(node, context, context != nullptr ? context->last_tick : 0);
+        return false;
+    }
+  }
+  if (!native_tree_takes(node, native_action.value(), native_observation.value())) {
+    return call_in_context(node, action, observation, context, context, out);
   }
   PyThreadState* const state = PyEval_SaveThread();
   try {

@@ -9,6 +9,8 @@
 
 #include "rubriscope/binding/py_names.h"
 #include "rubriscope/core/captured.h"
+#include "rubriscope/core/event_fields.h"
+#include "rubriscope/sinks/rows.h"
 
 namespace py = pybind11;
 
@@ -93,7 +95,14 @@ py::object parse_json(std::string_view text) {
   return steal(PyObject_CallOneArg(function, text_object(text).ptr()));
 }
 
+void note_capture(const py::dict& notes, const char* name, std::uint8_t form) {
+  const std::string_view note = capture_note(form);
+  if (!note.empty()) notes[name] = py::str(note.data(), note.size());
+}
+
 py::object capture_object(std::string_view text, std::uint8_t form) {
+  if (form == static_cast<std::uint8_t>(CaptureForm::bytes)) return py::bytes(text.data(), text.size());
+  if (form == static_cast<std::uint8_t>(CaptureForm::json)) return parse_json(text);
   if (const auto integer = captured_integer(text, form)) return py::int_(*integer);
   if (const auto real = captured_real(text, form)) return py::float_(*real);
   if (form == static_cast<std::uint8_t>(CaptureForm::integer)) {
@@ -143,6 +152,7 @@ py::object snapshot_object(const RecordView& record, const SessionInfo& session,
   py::dict reasons;
   py::dict score_metadata;
   py::dict calls;
+  py::dict captures;
   const auto set_by_slot = [&](const py::dict& dict, std::uint16_t slot, const py::object& value) {
     if (slot >= slots) return;
     for (PyObject* const path : names->of_slot[slot]) set_item(dict, path, value.ptr());
@@ -154,9 +164,11 @@ py::object snapshot_object(const RecordView& record, const SessionInfo& session,
         break;
       case ExtraTag::action:
         action = capture_object(extra.text, extra.form);
+        note_capture(captures, "action", extra.form);
         break;
       case ExtraTag::observation:
         observation = capture_object(extra.text, extra.form);
+        note_capture(captures, "observation", extra.form);
         break;
       case ExtraTag::explanation:
         set_by_slot(explanations, extra.slot, text_object(extra.text));
@@ -174,6 +186,8 @@ py::object snapshot_object(const RecordView& record, const SessionInfo& session,
         set_by_slot(calls, extra.slot,
                     steal(PyLong_FromString(std::string(extra.text).c_str(), nullptr, 10)));
         break;
+      case ExtraTag::field:
+        break;  // of events
     }
   });
   if (!episode) episode = text_object("0");  // what a recorder's position begins with
@@ -191,14 +205,72 @@ py::object snapshot_object(const RecordView& record, const SessionInfo& session,
   const py::bool_ is_recovered(recovered);
 
   // Positionally, in the order of the fields of NeuralSnapshot.
-  const std::array<PyObject*, 21> arguments = {
-      id.ptr(),          session_id.ptr(),   session_name.ptr(), episode.ptr(),
-      step.ptr(),        time_ns.ptr(),      scores.ptr(),       statuses.ptr(),
-      durations.ptr(),   reward.ptr(),       metadata.ptr(),     action.ptr(),
-      observation.ptr(), explanations.ptr(), reasons.ptr(),      score_metadata.ptr(),
-      calls.ptr(),       rank.ptr(),         group.ptr(),        sample.ptr(),
-      is_recovered.ptr()};
+  const std::array<PyObject*, 22> arguments = {
+      id.ptr(),           session_id.ptr(),   session_name.ptr(), episode.ptr(),
+      step.ptr(),         time_ns.ptr(),      scores.ptr(),       statuses.ptr(),
+      durations.ptr(),    reward.ptr(),       metadata.ptr(),     action.ptr(),
+      observation.ptr(),  explanations.ptr(), reasons.ptr(),      score_metadata.ptr(),
+      calls.ptr(),        rank.ptr(),         group.ptr(),        sample.ptr(),
+      is_recovered.ptr(), captures.ptr()};
   return steal(PyObject_Vectorcall(snapshot_type, arguments.data(), arguments.size(), nullptr));
+}
+
+py::object scalars_object(const RecordView& record, const SessionInfo& session, const WriterInfo& writer,
+                          bool recovered) {
+  static PyObject* type = nullptr;
+  PyObject* const scalars_type = import_once(type, "rubriscope.snapshot", "Scalars");
+  if (scalars_type == nullptr) throw py::error_already_set();
+  const RecordHeader& header = *record.header;
+  py::dict values;
+  for (std::size_t i = 0; i < header.slots; ++i) {
+    values[py::str(record.schema->slots[i].paths.front())] = record.scores()[i];
+  }
+  return py::reinterpret_borrow<py::object>(scalars_type)(writer.id + ":" + std::to_string(header.sequence),
+                                                          session.id, session.name, header.step,
+                                                          header.time_ns, values, writer.rank, recovered);
+}
+
+py::object event_object(const RecordView& record, const SessionInfo& session, const WriterInfo& writer,
+                        bool recovered) {
+  static PyObject* type = nullptr;
+  PyObject* const event_type = import_once(type, "rubriscope.event", "Event");
+  if (event_type == nullptr) throw py::error_already_set();
+  const RecordHeader& header = *record.header;
+  const Schema& schema = *record.schema;
+  const std::shared_ptr<const PathNames> names = path_names(schema);
+  py::dict values;
+  for (std::size_t i = 0; i < header.slots; ++i) {
+    if (record.statuses()[i] != Status::scored) continue;
+    set_item(values, names->of_slot[i].front(), steal(PyFloat_FromDouble(record.scores()[i])).ptr());
+  }
+  py::dict fields;
+  std::vector<RecordView::Extra> extras;
+  for (const RecordView::Extra& field : event_fields(record, extras)) {
+    fields[text_object(schema.fields[field.slot])] = capture_object(field.text, field.form);
+  }
+  const rows::Columns columns = rows::columns_of(record);
+  const auto text = [](std::string_view of) { return text_object(of); };
+  return py::reinterpret_borrow<py::object>(event_type)(
+      writer.id + ":" + std::to_string(header.sequence), text(kind_name(header.kind)), text(schema.name),
+      session.id, session.name,
+      columns.episode.data() != nullptr ? text(columns.episode) : py::object(py::none()), header.step,
+      header.time_ns, header.duration_ns, text(outcome_name(header.outcome)), values, fields,
+      parse_json(schema.attributes),
+      columns.metadata_json.data() != nullptr ? parse_json(columns.metadata_json) : py::object(py::dict()),
+      writer.rank, header.thread, header.group == kNoGroup ? py::object(py::none()) : py::int_(header.group),
+      header.sample == kNoSample ? py::object(py::none()) : py::int_(header.sample), recovered);
+}
+
+py::object record_object(const RecordView& record, const SessionInfo& session, const WriterInfo& writer,
+                         bool recovered) {
+  switch (record.header->kind) {
+    case RecordKind::snapshot:
+      return snapshot_object(record, session, writer, recovered);
+    case RecordKind::scalars:
+      return scalars_object(record, session, writer, recovered);
+    default:
+      return event_object(record, session, writer, recovered);
+  }
 }
 
 }  // namespace rubriscope::binding

@@ -1,6 +1,7 @@
 #include "rubriscope/core/captured.h"
 
 #include <charconv>
+#include <cmath>
 
 #include "rubriscope/core/json.h"
 
@@ -31,7 +32,19 @@ std::optional<double> captured_real(std::string_view text, std::uint8_t form) {
   return parse<double>(text);
 }
 
+std::string_view capture_note(std::uint8_t form) {
+  const bool cut = (form & kCaptureCut) != 0;
+  if ((form & ~kCaptureCut) == static_cast<int>(CaptureForm::repr)) return cut ? "cut repr" : "repr";
+  return cut ? "cut" : "";
+}
+
 void append_captured_text(std::string& out, std::string_view text, std::uint8_t form) {
+  if (const auto real = captured_real(text, form)) {
+    char digits[32];
+    const auto end = std::to_chars(digits, digits + sizeof digits, *real).ptr;
+    out += std::isnan(*real) ? std::string_view("nan") : std::string_view(digits, end - digits);
+    return;
+  }
   append_valid_utf8(out, text);
   if (form & kCaptureCut) out += "\xE2\x80\xA6";
 }

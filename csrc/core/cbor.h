@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,6 +37,12 @@ enum class Major : std::uint8_t {
 };
 
 inline constexpr std::byte kNull{0xF6};
+
+/// Bytes as they are. Returns the end.
+inline std::byte* put_raw(std::byte* at, const void* from, std::size_t bytes) {
+  if (bytes != 0) std::memcpy(at, from, bytes);
+  return at + bytes;
+}
 
 /// The head of a data item in its shortest form; at most 9 bytes. Returns the end.
 std::byte* put_head(std::byte* at, Major major, std::uint64_t argument);
@@ -98,9 +105,12 @@ class CborEncoder {
   void encode(const RecordView& record, std::vector<std::byte>& out);
 
  private:
+  void encode_sealed(const RecordView& record, std::vector<std::byte>& out) const;
+  std::byte* put_identity(std::byte* at, const RecordHeader& header) const;
+
   UuidBytes session_;
   UuidBytes writer_;
-  std::array<std::vector<RecordView::Extra>, 4> by_slot_;  // scratch, kept for its memory
+  std::array<std::vector<RecordView::Extra>, 5> by_slot_;  // scratch, kept for its memory
   std::string scratch_;
 };
 
@@ -125,6 +135,7 @@ struct CborFields {
   std::size_t slots{};
   std::string_view scores;    ///< the encoded array's items
   std::string_view statuses;  ///< one byte a slot
+  std::string_view sealed;    ///< data() is null where nothing is; else there is nothing below
   std::string_view rest;      ///< what follows: the durations, in a snapshot
 
   /// The score of `slot`, NaN where there is none. Throws FormatError.

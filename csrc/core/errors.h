@@ -16,6 +16,11 @@ struct ValueError : Error {
   using Error::Error;
 };
 
+/// An argument of the wrong type: TypeError.
+struct TypeError : Error {
+  using Error::Error;
+};
+
 /// A missing name or path: KeyError.
 struct KeyError : Error {
   using Error::Error;
@@ -35,6 +40,12 @@ struct TimeoutError : Error {
 
 /// A file is not ours, of a newer format, or corrupted: rubriscope.FormatError.
 struct FormatError : Error {
+  using Error::Error;
+};
+
+/// What is encrypted cannot be opened: no key, another key, changed bytes, or shredded:
+/// rubriscope.SealedError.
+struct SealedError : Error {
   using Error::Error;
 };
 

@@ -15,6 +15,7 @@ struct SessionInfo {
   std::string name;           ///< what the user called the run
   std::int64_t created_ns{};  ///< wall clock, ns since the Unix epoch
   std::string metadata_json;  ///< a JSON object, "{}" when empty
+  bool ledger{true};          ///< whether stores keep a Merkle tree over its records
 };
 
 /// One process's stream of records; (writer id, sequence) identifies a record.
@@ -25,6 +26,7 @@ struct WriterInfo {
   std::string host;
   std::int64_t pid{};
   std::int64_t started_ns{};  ///< wall clock, ns since the Unix epoch
+  std::string wrapped_key{};  ///< of an encrypted stream: its data key, encrypted (vault/vault.h)
 };
 
 }  // namespace rubriscope

@@ -114,6 +114,8 @@ class JsonReader {
   std::string string();
   /// Skips one value of any type.
   void skip_value() { skip_value(0); }
+  /// Where the next value is read from, in characters.
+  std::size_t offset() const { return at_; }
   /// Only white space may be left.
   void expect_end();
 

@@ -16,7 +16,33 @@
 
 namespace rubriscope {
 
-enum class RecordKind : std::uint16_t { snapshot = 1, scalars = 2 };
+/// The numbers in between are the ledger's own entries (ledger/log.h): records and entries share a key.
+enum class RecordKind : std::uint16_t {
+  snapshot = 1,     ///< a call of an observed rubric tree
+  scalars = 2,      ///< recorder.log()
+  observation = 7,  ///< of a sight point
+  span = 8,         ///< a span or an event of a trace
+  checkpoint = 9,   ///< a file of a model, tied to a step
+};
+
+/// Whether records of a kind are events: a name, numbers and texts by a schema of Kind::event.
+constexpr bool is_event(RecordKind kind) {
+  return kind == RecordKind::observation || kind == RecordKind::span || kind == RecordKind::checkpoint;
+}
+
+/// "snapshot", "scalars", "observation", "span" or "checkpoint"; "" for a number that is no kind.
+std::string_view kind_name(RecordKind kind);
+/// The kind of a name. Throws ValueError.
+RecordKind kind_of_name(std::string_view name);
+
+/// How what an event tells of ended.
+enum class Outcome : std::uint32_t { success = 0, error = 1, blocked = 2 };
+inline constexpr std::uint32_t kOutcomes = 3;
+
+/// "success", "error" or "blocked".
+std::string_view outcome_name(Outcome outcome);
+/// The outcome of a name. Throws ValueError.
+Outcome outcome_of_name(std::string_view name);
 
 /// A node's outcome in one call.
 enum class Status : std::uint8_t {
@@ -48,8 +74,8 @@ struct RecordHeader {
   std::int32_t sample;  ///< kNoSample when there is none
   std::uint32_t thread;
   std::uint32_t extras_bytes;
-  std::uint32_t reserved0;
-  std::uint64_t reserved1;
+  Outcome outcome;            ///< of an event, else 0
+  std::uint64_t duration_ns;  ///< of what an event tells of, else 0
 
   std::uint32_t length() const { return length_and_state & ~kStateMask; }
   std::uint32_t state() const { return length_and_state & kStateMask; }
@@ -65,6 +91,8 @@ enum class ExtraTag : std::uint8_t {
   metadata = 6,        ///< JSON object: the call's annotations
   score_metadata = 7,  ///< of slot: JSON object, rs.Score(..., **metadata)
   calls = 8,           ///< of slot: decimal count, where a node was called more than once
+  field = 9,           ///< of an event: `slot` counts the schema's fields, `form` is a CaptureForm
+  sealed = 10,         ///< the rest of the record, encrypted (vault/sealer.h); there are no arrays then
 };
 
 /// What a captured value was.
@@ -73,12 +101,14 @@ enum class CaptureForm : std::uint8_t {
   integer = 1,  ///< decimal digits
   real = 2,     ///< shortest round-trip decimal; "nan", "inf", "-inf"
   repr = 3,     ///< repr() of anything else; tensors and arrays as shape, dtype and device
+  bytes = 4,    ///< in fields only
+  json = 5,     ///< in fields only
 };
 inline constexpr std::uint8_t kCaptureCut = 0x80;  ///< set in `form` when the text was cut
 
 struct ExtraHeader {
   ExtraTag tag;
-  std::uint8_t form;  ///< CaptureForm | kCaptureCut for captures, else 0
+  std::uint8_t form;  ///< CaptureForm | kCaptureCut for captures and fields, else 0
   std::uint16_t slot;
   std::uint32_t bytes;  ///< without padding
 };
@@ -123,6 +153,15 @@ struct RecordView {
       at += padded(extra.bytes);
     }
   }
+
+  /// Whether all but the header is encrypted.
+  bool is_sealed() const {
+    return header->slots == 0 && header->extras_bytes >= sizeof(ExtraHeader) &&
+           reinterpret_cast<const ExtraHeader*>(extras())->tag == ExtraTag::sealed;
+  }
+
+  /// Whether the arrays are of a schema's length; of a sealed record nobody can tell.
+  bool fits(const Schema& of) const { return is_sealed() || header->slots == of.slots.size(); }
 
   /// The first extra with this tag, or an empty text.
   std::string_view extra(ExtraTag tag) const {

@@ -1,29 +1,42 @@
 #include "rubriscope/film/film_reader.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <deque>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <mutex>
 #include <unordered_map>
 
 #include "rubriscope/core/errors.h"
+#include "rubriscope/film/record_scan.h"
+#include "rubriscope/film/unsealer.h"
 #include "rubriscope/sinks/sqlite/database.h"
 #include "rubriscope/sinks/sqlite/format.h"
+#include "rubriscope/sinks/sqlite/reading.h"
+#include "rubriscope/sinks/sqlite/vault_store.h"
 
 namespace rubriscope {
 
+using film::all_paths;
+using film::append_position;
+using film::EpisodeNumbers;
+using film::matches;
+using film::SchemaRow;
+using film::ScoreScan;
+using film::SlotFinder;
+using film::SummaryScan;
 using sqlite::Database;
 using sqlite::DatabaseError;
+using sqlite::open_read_only;
+using sqlite::ReadTransaction;
+using sqlite::rethrow;
 using sqlite::Statement;
 
 namespace {
 
-constexpr int kBusyTimeoutMs = 5000;
 constexpr std::size_t kRecordsAChunk = 256;
 constexpr std::int64_t kLowest = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t kHighest = std::numeric_limits<std::int64_t>::max();
@@ -41,95 +54,6 @@ struct WriterRow {
   WriterInfo info;
 };
 
-struct SchemaRow {
-  std::int64_t key{};
-  SchemaPtr schema;
-};
-
-bool is_missing_or_empty(const std::string& path) {
-  struct stat info{};
-  return stat(path.c_str(), &info) != 0 || info.st_size == 0;
-}
-
-std::string as_uri(const std::string& path) {
-  constexpr char hex[] = "0123456789ABCDEF";
-  std::string uri = "file:";
-  for (const char c : path) {
-    if (c == '?' || c == '#' || c == '%') {
-      uri += '%';
-      uri += hex[static_cast<unsigned char>(c) >> 4];
-      uri += hex[static_cast<unsigned char>(c) & 15];
-    } else {
-      uri += c;
-    }
-  }
-  return uri + "?immutable=1";
-}
-
-/// What a reader can do something about.
-[[noreturn]] void rethrow(const DatabaseError& error, const std::string& path) {
-  switch (error.primary()) {
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-      throw FormatError(path + " is damaged: " + error.what());
-    case SQLITE_ERROR:
-      throw FormatError(path + " does not hold the tables of format version " +
-                        std::to_string(sqlite::kFormatVersion) + ": " + error.what());
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-      throw TimeoutError(path + " was locked by another process for " + std::to_string(kBusyTimeoutMs) +
-                         " ms: " + error.what());
-    case SQLITE_PERM:
-    case SQLITE_READONLY:
-      throw SystemError(EACCES, std::string("Reading a film: ") + error.what(), path);
-    default:
-      throw SystemError(EIO, std::string("Reading a film: ") + error.what(), path);
-  }
-}
-
-Database open_read_only(const std::string& path) {
-  if (sqlite::inspect_file(path) == sqlite::FileState::absent) {
-    throw SystemError(ENOENT, "Opening a film", path);
-  }
-  // A connection that may write, kept from it: SQLite's read-only ones leave the log's files lying beside the
-  // database, where the last other one to close tidies up. Without the right to write it is read-only anyway.
-  Database database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, kBusyTimeoutMs);
-  try {
-    database.execute("PRAGMA query_only = ON");
-    sqlite::inspect_database(database, path);
-  } catch (const DatabaseError& error) {
-    // In a folder that cannot be written the log's index cannot be made. Where there is no log either, the
-    // file is complete and nobody writes it.
-    const bool no_room_for_index = error.primary() == SQLITE_CANTOPEN || error.primary() == SQLITE_READONLY;
-    if (!no_room_for_index || !is_missing_or_empty(path + "-wal")) throw;
-    database =
-        Database(as_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, kBusyTimeoutMs);
-    sqlite::inspect_database(database, path);
-  }
-  return database;
-}
-
-/// One consistent state of the file over several statements.
-class ReadTransaction {
- public:
-  explicit ReadTransaction(Database& database) : database_(database) { database_.execute("BEGIN"); }
-  ~ReadTransaction() { sqlite3_exec(database_.handle(), "COMMIT", nullptr, nullptr, nullptr); }
-  ReadTransaction(const ReadTransaction&) = delete;
-  ReadTransaction& operator=(const ReadTransaction&) = delete;
-
- private:
-  Database& database_;
-};
-
-bool step_matches(const FilmFilter& filter, std::int64_t step) {
-  return step >= filter.start.value_or(kLowest) && (!filter.stop || step < *filter.stop);
-}
-
-bool matches(const FilmFilter& filter, const CborFields& fields) {
-  if (!step_matches(filter, fields.step)) return false;
-  return !filter.episode || (fields.episode.data() != nullptr && fields.episode == *filter.episode);
-}
-
 std::string quoted_list(const std::vector<std::string>& names) {
   std::string text;
   constexpr std::size_t most = 20;
@@ -141,102 +65,26 @@ std::string quoted_list(const std::vector<std::string>& names) {
   return text.empty() ? "none" : text;
 }
 
-/// The slot of a path in each schema.
-class SlotFinder {
- public:
-  static constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
-
-  SlotFinder(const std::vector<SchemaRow>& schemas, std::string_view path) {
-    for (const SchemaRow& row : schemas) {
-      for (std::size_t slot = 0; slot < row.schema->slots.size(); ++slot) {
-        const auto& paths = row.schema->slots[slot].paths;
-        if (std::find(paths.begin(), paths.end(), path) == paths.end()) continue;
-        slots_.emplace(row.key, slot);
-        break;
-      }
-    }
-  }
-
-  bool found() const { return !slots_.empty(); }
-
-  std::size_t slot(std::int64_t schema_key) {
-    if (schema_key != last_key_) {
-      const auto found = slots_.find(schema_key);
-      last_slot_ = found == slots_.end() ? kNone : found->second;
-      last_key_ = schema_key;
-    }
-    return last_slot_;
-  }
-
- private:
-  std::unordered_map<std::int64_t, std::size_t> slots_;
-  std::int64_t last_key_{-1};
-  std::size_t last_slot_{kNone};
-};
-
-/// The place of an episode's name among all of the session's.
-class EpisodeNumbers {
- public:
-  explicit EpisodeNumbers(const std::vector<FilmEpisode>& episodes) {
-    numbers_.reserve(episodes.size());
-    for (const FilmEpisode& episode : episodes) {
-      numbers_.emplace(episode.name, static_cast<std::int32_t>(numbers_.size()));
-    }
-  }
-
-  std::int32_t number(std::string_view name) {
-    if (name.data() == nullptr) return -1;
-    if (last_ >= 0 && name == last_name_) return last_;
-    last_name_ = name;
-    const auto found = numbers_.find(last_name_);
-    return last_ = found == numbers_.end() ? -1 : found->second;
-  }
-
- private:
-  std::unordered_map<std::string, std::int32_t> numbers_;
-  std::string last_name_;
-  std::int32_t last_{-1};
-};
-
-void append_position(PositionColumns& at, EpisodeNumbers& episodes, const CborFields& fields,
-                     std::size_t writer, std::int32_t rank) {
-  at.step.push_back(fields.step);
-  at.time_ns.push_back(fields.time_ns);
-  at.sequence.push_back(static_cast<std::int64_t>(fields.sequence));
-  at.writer.push_back(static_cast<std::int32_t>(writer));
-  at.rank.push_back(rank);
-  at.group.push_back(fields.group);
-  at.sample.push_back(fields.sample);
-  at.episode.push_back(episodes.number(fields.episode));
-}
-
-void reserve(PositionColumns& at, std::size_t records) {
-  at.step.reserve(records);
-  at.time_ns.reserve(records);
-  at.sequence.reserve(records);
-  at.writer.reserve(records);
-  at.rank.reserve(records);
-  at.group.reserve(records);
-  at.sample.reserve(records);
-  at.episode.reserve(records);
-}
-
 }  // namespace
 
 struct FilmReader::State {
-  explicit State(const std::string& at_path) : path(at_path) {
+  State(const std::string& at_path, const std::optional<vault::Kek>& kek)
+      : path(at_path), unsealer(at_path, [this](const std::string& writer) { return data_key(writer); }) {
     try {
       database = open_read_only(path);
+      if (kek) unsealer.unlock(*kek, sqlite::stored_search_key(database));
     } catch (const DatabaseError& error) {
       rethrow(error, path);
     }
   }
 
+  film::DataKey data_key(const std::string& writer_id);
   void require_session(std::int64_t session);
   std::vector<WriterRow> writers(std::int64_t session);
   std::vector<SchemaRow> schemas(std::int64_t session, std::string_view kind);
   SchemaPtr schema(std::int64_t key);
   std::vector<FilmEpisode> episodes(std::int64_t session);
+  std::vector<std::string> episode_names(std::int64_t session);
   SessionInfo session_info(std::int64_t session);
   std::vector<KeyRange> ranges(const std::vector<WriterRow>& of_writers, const FilmFilter& filter);
 
@@ -245,7 +93,11 @@ struct FilmReader::State {
   void scan(Statement& select, const KeyRange& range, std::size_t most, Visit&& visit) {
     select.bind(1, range.first).bind(2, range.last);
     try {
-      while (most-- != 0 && select.step()) visit(select.integer(0), select.integer(1), select.blob(2));
+      while (most-- != 0 && select.step()) {
+        const std::int64_t schema_key = select.integer(1);
+        const std::span<const std::byte> record = select.blob(2);
+        visit(select.integer(0), schema_key, is_sealed(schema_key) ? unsealer.record(record) : record);
+      }
     } catch (...) {
       select.reset();
       throw;
@@ -271,11 +123,36 @@ struct FilmReader::State {
     }
   }
 
+  /// Whether the records of a schema are encrypted.
+  bool is_sealed(std::int64_t schema_key) {
+    if (schema_key != last_schema_key) {
+      last_is_sealed = known_schema(schema_key).sealed;
+      last_schema_key = schema_key;
+    }
+    return last_is_sealed;
+  }
+
+  struct KnownSchema {
+    SchemaPtr schema;
+    bool sealed;
+  };
+  const KnownSchema& known_schema(std::int64_t key);
+
   const std::string path;
   std::mutex mutex;
   Database database;
-  std::unordered_map<std::int64_t, SchemaPtr> known_schemas;
+  film::Unsealer unsealer;
+  std::unordered_map<std::int64_t, KnownSchema> known_schemas;
+  std::int64_t last_schema_key{-1};
+  bool last_is_sealed{false};
 };
+
+film::DataKey FilmReader::State::data_key(const std::string& writer_id) {
+  Statement find(database, "SELECT writer_key FROM writers WHERE writer_id = ?1");
+  if (!find.bind(1, writer_id).step()) return {};
+  sqlite::WriterKey key = sqlite::stored_data_key(database, find.integer(0));
+  return {std::move(key.session_id), std::move(key.wrapped)};
+}
 
 void FilmReader::State::require_session(std::int64_t session) {
   Statement find(database, "SELECT 1 FROM sessions WHERE session_id = ?1");
@@ -287,13 +164,14 @@ SessionInfo FilmReader::State::session_info(std::int64_t session) {
   Statement find(database, "SELECT uuid, name, created_ns, metadata FROM sessions WHERE session_id = ?1");
   find.bind(1, session);
   if (!find.step()) throw KeyError(path + " has no session number " + std::to_string(session));
-  return {std::string(find.text(0)), std::string(find.text(1)), find.integer(2), std::string(find.text(3))};
+  return {std::string(find.text(0)), std::string(find.text(1)), find.integer(2),
+          unsealer.metadata(std::string(find.text(3)))};
 }
 
 std::vector<WriterRow> FilmReader::State::writers(std::int64_t session) {
   Statement select(
       database,
-      "SELECT writer_key, (SELECT sum(steps) FROM spans WHERE first_key BETWEEN writer_key << 40 AND "
+      "SELECT writer_key, (SELECT sum(steps) FROM extents WHERE first_key BETWEEN writer_key << 40 AND "
       "(writer_key << 40) + 0xFFFFFFFFFF), writer_id, rank, world_size, host, pid, started_ns FROM writers "
       "WHERE session_id = ?1 ORDER BY writer_key");
   select.bind(1, session);
@@ -313,27 +191,54 @@ std::vector<WriterRow> FilmReader::State::writers(std::int64_t session) {
 }
 
 std::vector<FilmEpisode> FilmReader::State::episodes(std::int64_t session) {
+  std::vector<FilmEpisode> found;
+  Statement sealed(database,
+                   "SELECT 1 FROM schemas WHERE session_id = ?1 AND definition LIKE "
+                   "'{\"kind\":\"%\",\"sealed\":%'");
+  if (sealed.bind(1, session).step()) {
+    // Their names are in the records alone.
+    std::map<std::string, std::int64_t, std::less<>> began;
+    Statement select = select_steps();
+    for (const KeyRange& range : ranges(writers(session), {})) {
+      scan(select, range, kHighest, [&](std::int64_t, std::int64_t, std::span<const std::byte> record) {
+        const CborFields fields = read_cbor_fields(record);
+        if (fields.episode.data() == nullptr) return;
+        const auto known = began.try_emplace(std::string(fields.episode), fields.time_ns).first;
+        known->second = std::min(known->second, fields.time_ns);
+      });
+    }
+    for (const auto& [name, started_ns] : began) found.push_back({name, started_ns});
+    std::stable_sort(found.begin(), found.end(),
+                     [](const auto& a, const auto& b) { return a.started_ns < b.started_ns; });
+    return found;
+  }
   Statement select(database,
                    "SELECT episode_id, started_ns FROM episodes WHERE session_id = ?1 "
                    "ORDER BY started_ns, episode_id");
   select.bind(1, session);
-  std::vector<FilmEpisode> found;
   while (select.step()) found.push_back({std::string(select.text(0)), select.integer(1)});
   return found;
 }
 
-SchemaPtr FilmReader::State::schema(std::int64_t key) {
+std::vector<std::string> FilmReader::State::episode_names(std::int64_t session) {
+  std::vector<std::string> names;
+  for (FilmEpisode& episode : episodes(session)) names.push_back(std::move(episode.name));
+  return names;
+}
+
+const FilmReader::State::KnownSchema& FilmReader::State::known_schema(std::int64_t key) {
   const auto known = known_schemas.find(key);
   if (known != known_schemas.end()) return known->second;
   Statement find(database, "SELECT definition FROM schemas WHERE schema_key = ?1");
   find.bind(1, key);
   if (!find.step())
     throw FormatError(path + ": a record names schema " + std::to_string(key) + ", which is missing");
-  auto schema = std::make_shared<const Schema>(
-      Schema::from_definition_json(find.text(0), static_cast<std::uint32_t>(key)));
-  known_schemas.emplace(key, schema);
-  return schema;
+  const Schema stored = Schema::from_definition_json(find.text(0), static_cast<std::uint32_t>(key));
+  return known_schemas.emplace(key, KnownSchema{unsealer.schema(stored), !stored.sealed.empty()})
+      .first->second;
 }
+
+SchemaPtr FilmReader::State::schema(std::int64_t key) { return known_schema(key).schema; }
 
 std::vector<SchemaRow> FilmReader::State::schemas(std::int64_t session, std::string_view kind) {
   Statement select(database,
@@ -359,7 +264,7 @@ std::vector<KeyRange> FilmReader::State::ranges(const std::vector<WriterRow>& of
       continue;
     }
     Statement select(database,
-                     "SELECT first_key, last_key FROM spans WHERE first_key BETWEEN ?1 AND ?2 "
+                     "SELECT first_key, last_key FROM extents WHERE first_key BETWEEN ?1 AND ?2 "
                      "AND last_step >= ?3 AND first_step <= ?4 "
                      "AND (?5 IS NULL OR episode_id IS NULL OR episode_id = ?5) ORDER BY first_key");
     select.bind(1, first)
@@ -367,7 +272,7 @@ std::vector<KeyRange> FilmReader::State::ranges(const std::vector<WriterRow>& of
         .bind(3, filter.start.value_or(kLowest))
         .bind(4, filter.stop.value_or(kHighest));
     if (filter.episode) select.bind(5, *filter.episode);
-    std::int64_t seen = first - 1;  // spans of a batch that was stored late may overlap others
+    std::int64_t seen = first - 1;  // extents of a batch that was stored late may overlap others
     while (select.step()) {
       const std::int64_t from = std::max(select.integer(0), seen + 1);
       const std::int64_t to = select.integer(1);
@@ -383,8 +288,8 @@ std::vector<KeyRange> FilmReader::State::ranges(const std::vector<WriterRow>& of
   return found;
 }
 
-FilmReader::FilmReader(const std::string& path)
-    : state_(std::make_shared<State>(std::filesystem::absolute(path).lexically_normal().string())) {}
+FilmReader::FilmReader(const std::string& path, const std::optional<vault::Kek>& kek)
+    : state_(std::make_shared<State>(std::filesystem::absolute(path).lexically_normal().string(), kek)) {}
 
 FilmReader::~FilmReader() = default;
 
@@ -395,11 +300,12 @@ std::vector<FilmSession> FilmReader::sessions() const {
     Statement select(
         state_->database,
         "SELECT s.session_id, s.uuid, s.name, s.created_ns, s.metadata, s.created_at, s.closed_ns, "
-        "coalesce(c.steps, 0), coalesce(c.scalars, 0), "
+        "coalesce(c.steps, 0), coalesce(c.scalars, 0), coalesce(c.events, 0), "
         "(SELECT count(*) FROM writers w WHERE w.session_id = s.session_id), c.first_ns, c.last_ns, "
         "(SELECT count(*) FROM episodes e WHERE e.session_id = s.session_id) "
         "FROM sessions s LEFT JOIN (SELECT session_id, sum(steps) AS steps, sum(scalars) AS scalars, "
-        "min(first_ns) AS first_ns, max(last_ns) AS last_ns FROM spans GROUP BY session_id) c "
+        "sum(events) AS events, min(first_ns) AS first_ns, max(last_ns) AS last_ns FROM extents GROUP BY "
+        "session_id) c "
         "ON c.session_id = s.session_id ORDER BY s.session_id");
     const auto optional_integer = [&](int column) {
       return select.is_null(column) ? std::nullopt : std::optional<std::int64_t>(select.integer(column));
@@ -409,15 +315,16 @@ std::vector<FilmSession> FilmReader::sessions() const {
       FilmSession& session = found.emplace_back();
       session.id = select.integer(0);
       session.info = {std::string(select.text(1)), std::string(select.text(2)), select.integer(3),
-                      std::string(select.text(4))};
+                      state_->unsealer.metadata(std::string(select.text(4)))};
       session.created_at = select.text(5);
       session.closed_ns = optional_integer(6);
       session.steps = select.integer(7);
       session.scalars = select.integer(8);
-      session.writers = select.integer(9);
-      session.first_ns = optional_integer(10);
-      session.last_ns = optional_integer(11);
-      session.episodes = select.integer(12);
+      session.events = select.integer(9);
+      session.writers = select.integer(10);
+      session.first_ns = optional_integer(11);
+      session.last_ns = optional_integer(12);
+      session.episodes = select.integer(13);
       Statement ranks(state_->database,
                       "SELECT DISTINCT rank FROM writers WHERE session_id = ?1 ORDER BY rank");
       ranks.bind(1, session.id);
@@ -445,23 +352,6 @@ std::int64_t FilmReader::find_session(std::string_view uuid_or_name) const {
                    "\"; sessions: " + quoted_list(names));
   });
 }
-
-namespace {
-
-std::vector<std::string> all_paths(const std::vector<SchemaRow>& schemas) {
-  std::vector<std::string> found;
-  std::unordered_map<std::string_view, bool> seen;
-  for (const SchemaRow& row : schemas) {
-    for (const Slot& slot : row.schema->slots) {
-      for (const std::string& path : slot.paths) {
-        if (seen.emplace(path, true).second) found.push_back(path);
-      }
-    }
-  }
-  return found;
-}
-
-}  // namespace
 
 std::vector<std::string> FilmReader::paths(std::int64_t session) const {
   return state_->read([&] {
@@ -504,35 +394,22 @@ ScoreColumns FilmReader::scores(std::int64_t session, std::string_view path, con
                      std::string(path) + "\"; rubrics: " + quoted_list(all_paths(schemas)));
     }
     const std::vector<WriterRow> writers = state_->writers(session);
-    ScoreColumns columns;
-    EpisodeNumbers episodes(state_->episodes(session));
+    ScoreScan scan(std::move(finder), EpisodeNumbers(state_->episode_names(session)), filter,
+                   Schema::Kind::tree, state_->path);
     if (!filter.episode && !filter.start && !filter.stop) {
       std::int64_t steps = 0;
       for (const WriterRow& writer : writers) steps += writer.steps;
-      reserve(columns.at, static_cast<std::size_t>(steps));
-      columns.score.reserve(static_cast<std::size_t>(steps));
-      columns.status.reserve(static_cast<std::size_t>(steps));
-      columns.duration_ns.reserve(static_cast<std::size_t>(steps));
+      scan.reserve(static_cast<std::size_t>(steps));
     }
     Statement select = state_->select_steps();
     for (const KeyRange& range : state_->ranges(writers, filter)) {
       const std::int32_t rank = writers[range.writer].info.rank;
       state_->scan(select, range, kHighest,
                    [&](std::int64_t, std::int64_t schema_key, std::span<const std::byte> record) {
-                     const std::size_t slot = finder.slot(schema_key);
-                     if (slot == SlotFinder::kNone) return;
-                     const CborFields fields = read_cbor_fields(record);
-                     if (!matches(filter, fields)) return;
-                     if (slot >= fields.slots) {
-                       throw FormatError(state_->path + ": a record has fewer slots than its schema");
-                     }
-                     append_position(columns.at, episodes, fields, range.writer, rank);
-                     columns.score.push_back(fields.score(slot));
-                     columns.status.push_back(static_cast<std::uint8_t>(fields.statuses[slot]));
-                     columns.duration_ns.push_back(static_cast<std::int64_t>(fields.duration_ns(slot)));
+                     scan.add(schema_key, record, range.writer, rank);
                    });
     }
-    return columns;
+    return scan.take();
   });
 }
 
@@ -557,7 +434,7 @@ ScoreMatrix FilmReader::score_matrix(std::int64_t session, const FilmFilter& fil
       }
     }
     const std::vector<WriterRow> writers = state_->writers(session);
-    EpisodeNumbers episodes(state_->episodes(session));
+    EpisodeNumbers episodes(state_->episode_names(session));
     std::vector<double> row_scores;
     Statement select = state_->select_steps();
     for (const KeyRange& range : state_->ranges(writers, filter)) {
@@ -592,100 +469,30 @@ ScoreMatrix FilmReader::score_matrix(std::int64_t session, const FilmFilter& fil
 
 std::vector<PathSummary> FilmReader::summaries(std::int64_t session, std::size_t bins,
                                                const FilmFilter& filter) const {
-  if (bins == 0 || bins > 1'000'000) {
-    throw ValueError("bins must be from 1 to 1000000, got " + std::to_string(bins));
-  }
   return state_->read([&] {
     const ReadTransaction transaction(state_->database);
     state_->require_session(session);
     const std::vector<SchemaRow> schemas = state_->schemas(session, "tree");
-    std::vector<PathSummary> summaries;
-    std::unordered_map<std::string, std::size_t> index_of;
-    for (const std::string& path : all_paths(schemas)) {
-      index_of.emplace(path, summaries.size());
-      summaries.emplace_back().path = path;
-    }
-    std::unordered_map<std::int64_t, std::vector<std::pair<std::size_t, std::size_t>>> places;
-    for (const SchemaRow& row : schemas) {
-      auto& of_schema = places[row.key];
-      for (std::size_t slot = 0; slot < row.schema->slots.size(); ++slot) {
-        for (const std::string& path : row.schema->slots[slot].paths) {
-          of_schema.emplace_back(slot, index_of.at(path));
-        }
-      }
-    }
-
     Statement extent(state_->database,
-                     "SELECT min(first_step), max(last_step) FROM spans WHERE session_id = ?1 "
+                     "SELECT min(first_step), max(last_step) FROM extents WHERE session_id = ?1 "
                      "AND (?2 IS NULL OR episode_id IS NULL OR episode_id = ?2)");
     extent.bind(1, session);
     if (filter.episode) extent.bind(2, *filter.episode);
-    if (!extent.step() || extent.is_null(0)) return summaries;
-    const std::int64_t low = std::max(extent.integer(0), filter.start.value_or(kLowest));
-    const std::int64_t high = filter.stop ? std::min(extent.integer(1), *filter.stop - 1) : extent.integer(1);
-    if (high < low) return summaries;
-    const double steps = static_cast<double>(high) - static_cast<double>(low) + 1;
-    const std::size_t shares = steps < static_cast<double>(bins) ? static_cast<std::size_t>(steps) : bins;
-    std::vector<std::vector<std::int64_t>> counts(summaries.size(), std::vector<std::int64_t>(shares));
-    for (PathSummary& summary : summaries) summary.curve.assign(shares, 0.0);
-
-    const std::vector<WriterRow> writers = state_->writers(session);
-    std::vector<double> scores;
-    std::vector<std::uint64_t> durations;
+    std::int64_t low = 0;
+    std::int64_t high = -1;
+    if (extent.step() && !extent.is_null(0)) {
+      low = std::max(extent.integer(0), filter.start.value_or(kLowest));
+      high = filter.stop ? std::min(extent.integer(1), *filter.stop - 1) : extent.integer(1);
+    }
+    SummaryScan scan(schemas, bins, low, high, filter, state_->path);
     Statement select = state_->select_steps();
-    for (const KeyRange& range : state_->ranges(writers, filter)) {
+    for (const KeyRange& range : state_->ranges(state_->writers(session), filter)) {
       state_->scan(select, range, kHighest,
                    [&](std::int64_t, std::int64_t schema_key, std::span<const std::byte> record) {
-                     const CborFields fields = read_cbor_fields(record);
-                     if (!matches(filter, fields)) return;
-                     const auto of_schema = places.find(schema_key);
-                     if (of_schema == places.end()) {
-                       throw FormatError(state_->path + ": a record names schema " +
-                                         std::to_string(schema_key) + ", which is not of its session");
-                     }
-                     scores.resize(fields.slots);
-                     durations.resize(fields.slots);
-                     fields.read_scores(scores.data());
-                     fields.read_durations(durations.data());
-                     const auto share = std::min(
-                         static_cast<std::size_t>(std::max(0.0, static_cast<double>(fields.step - low) *
-                                                                    static_cast<double>(shares) / steps)),
-                         shares - 1);
-                     for (const auto& [slot, index] : of_schema->second) {
-                       if (slot >= fields.slots) {
-                         throw FormatError(state_->path + ": a record has fewer slots than its schema");
-                       }
-                       PathSummary& summary = summaries[index];
-                       const auto status = static_cast<Status>(fields.statuses[slot]);
-                       if (status == Status::skipped) {
-                         ++summary.skipped;
-                         continue;
-                       }
-                       summary.duration_ns += static_cast<double>(durations[slot]);
-                       if (status != Status::scored) {
-                         ++summary.failed;
-                         continue;
-                       }
-                       const double score = scores[slot];
-                       if (summary.scored++ == 0) summary.least = summary.greatest = score;
-                       summary.least = std::min(summary.least, score);
-                       summary.greatest = std::max(summary.greatest, score);
-                       const double from_mean = score - summary.mean;
-                       summary.mean += from_mean / static_cast<double>(summary.scored);
-                       summary.squares += from_mean * (score - summary.mean);
-                       summary.curve[share] += score;
-                       ++counts[index][share];
-                     }
+                     scan.add(schema_key, record);
                    });
     }
-    for (std::size_t i = 0; i < summaries.size(); ++i) {
-      for (std::size_t share = 0; share < shares; ++share) {
-        summaries[i].curve[share] = counts[i][share] == 0
-                                        ? std::numeric_limits<double>::quiet_NaN()
-                                        : summaries[i].curve[share] / static_cast<double>(counts[i][share]);
-      }
-    }
-    return summaries;
+    return scan.take();
   });
 }
 
@@ -704,28 +511,19 @@ ScoreColumns FilmReader::scalars(std::int64_t session, std::string_view name,
                      "SELECT scalar_key, schema_key, record FROM scalars WHERE scalar_key BETWEEN ?1 AND ?2 "
                      "ORDER BY scalar_key",
                      true);
-    ScoreColumns columns;
-    EpisodeNumbers episodes(state_->episodes(session));
+    ScoreScan scan(std::move(finder), EpisodeNumbers(state_->episode_names(session)), filter,
+                   Schema::Kind::scalars, state_->path);
     const std::vector<WriterRow> writers = state_->writers(session);
-    FilmFilter all_steps;  // the spans are of snapshots: they say nothing about scalars
+    FilmFilter all_steps;  // the extents are of snapshots: they say nothing about scalars
     all_steps.writer = filter.writer;
     for (const KeyRange& range : state_->ranges(writers, all_steps)) {
       const std::int32_t rank = writers[range.writer].info.rank;
       state_->scan(select, range, kHighest,
                    [&](std::int64_t, std::int64_t schema_key, std::span<const std::byte> record) {
-                     const std::size_t slot = finder.slot(schema_key);
-                     if (slot == SlotFinder::kNone) return;
-                     const CborFields fields = read_cbor_fields(record);
-                     if (!step_matches(filter, fields.step)) return;
-                     if (slot >= fields.slots) {
-                       throw FormatError(state_->path + ": a record has fewer slots than its schema");
-                     }
-                     append_position(columns.at, episodes, fields, range.writer, rank);
-                     columns.score.push_back(fields.score(slot));
-                     columns.status.push_back(static_cast<std::uint8_t>(fields.statuses[slot]));
+                     scan.add(schema_key, record, range.writer, rank);
                    });
     }
-    return columns;
+    return scan.take();
   });
 }
 
@@ -734,6 +532,8 @@ ScoreColumns FilmReader::scalars(std::int64_t session, std::string_view name,
 struct FilmReader::Cursor::Plan {
   std::shared_ptr<State> state;
   FilmFilter filter;
+  EventFilter events;  // what `select` borrows its bound texts from, and
+  std::string token;
   SessionInfo session;
   std::vector<WriterRow> writers;
   std::vector<KeyRange> ranges;
@@ -785,12 +585,40 @@ FilmReader::Cursor::~Cursor() = default;
 FilmReader::Cursor::Cursor(Cursor&&) noexcept = default;
 FilmReader::Cursor& FilmReader::Cursor::operator=(Cursor&&) noexcept = default;
 
-std::optional<FilmSnapshot> FilmReader::Cursor::next() {
+std::optional<FilmRecord> FilmReader::Cursor::next() {
   if (plan_->ready.empty()) plan_->fill();
   if (plan_->ready.empty()) return std::nullopt;
   auto [record, writer] = std::move(plan_->ready.front());
   plan_->ready.pop_front();
-  return FilmSnapshot{std::move(record), &plan_->session, &plan_->writers[writer].info};
+  return FilmRecord{std::move(record), &plan_->session, &plan_->writers[writer].info};
+}
+
+FilmReader::Cursor FilmReader::events(std::int64_t session, const EventFilter& filter) const {
+  auto plan = std::make_unique<Cursor::Plan>();
+  plan->state = state_;
+  plan->events = filter;
+  state_->read([&] {
+    const ReadTransaction transaction(state_->database);
+    plan->session = state_->session_info(session);
+    plan->writers = state_->writers(session);
+    FilmFilter all_steps;  // the extents say nothing about events
+    all_steps.writer = filter.writer;
+    plan->ranges = state_->ranges(plan->writers, all_steps);
+    plan->select =
+        Statement(state_->database,
+                  "SELECT event_key, schema_key, record FROM events WHERE event_key BETWEEN ?1 AND "
+                  "?2 AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR name IN (?4, ?7)) AND step_index "
+                  ">= ?5 AND (?6 IS NULL OR step_index < ?6) ORDER BY event_key",
+                  true);
+    if (plan->events.kind) plan->select.bind(3, *plan->events.kind);
+    if (plan->events.name) {
+      plan->token = state_->unsealer.token(*plan->events.name);
+      plan->select.bind(4, *plan->events.name).bind(7, plan->token);
+    }
+    plan->select.bind(5, filter.start.value_or(kLowest));
+    if (filter.stop) plan->select.bind(6, *filter.stop);
+  });
+  return Cursor(std::move(plan));
 }
 
 FilmReader::Cursor FilmReader::snapshots(std::int64_t session, const FilmFilter& filter) const {

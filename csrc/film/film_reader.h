@@ -15,17 +15,19 @@
 #include "rubriscope/core/cbor.h"
 #include "rubriscope/core/ids.h"
 #include "rubriscope/core/record.h"
+#include "rubriscope/vault/vault.h"
 
 namespace rubriscope {
 
 struct FilmSession {
   std::int64_t id{};  ///< the row's number in this file
-  SessionInfo info;
+  SessionInfo info;   ///< the metadata of one that is encrypted and cannot be opened is {"encrypted":true}
   std::string created_at;                 ///< ISO 8601, UTC
   std::optional<std::int64_t> closed_ns;  ///< none while a writer is open, or was killed
   std::int64_t steps{};
   std::int64_t scalars{};
-  std::int64_t episodes{};
+  std::int64_t events{};
+  std::int64_t episodes{};  ///< 0 where they are encrypted: FilmReader::episodes() looks for them
   std::int64_t writers{};
   std::vector<std::int32_t> ranks;       ///< of its writers, ascending
   std::optional<std::int64_t> first_ns;  ///< wall clock of the earliest record
@@ -43,6 +45,15 @@ struct FilmFilter {
   std::optional<std::int64_t> start;  ///< first step index
   std::optional<std::int64_t> stop;   ///< step index after the last
   std::optional<std::size_t> writer;  ///< index into writers()
+};
+
+/// Which events; all where nothing is set.
+struct EventFilter {
+  std::optional<std::string> kind;  ///< kind_name()
+  std::optional<std::string> name;  ///< of the schema
+  std::optional<std::int64_t> start;
+  std::optional<std::int64_t> stop;
+  std::optional<std::size_t> writer;
 };
 
 /// Where each record of a result stands. All columns have one entry a record.
@@ -88,7 +99,8 @@ struct PathSummary {
   std::vector<double> curve;  ///< mean score in each equal share of the steps; NaN where there is none
 };
 
-struct FilmSnapshot {
+/// A snapshot, or an event.
+struct FilmRecord {
   DecodedRecord record;  ///< with its schema
   const SessionInfo* session;
   const WriterInfo* writer;  ///< both live as long as the cursor
@@ -97,8 +109,10 @@ struct FilmSnapshot {
 /// Any thread, one call at a time (calls from several threads wait for each other).
 class FilmReader {
  public:
-  /// Throws SystemError when there is no such file, FormatError when it is not ours, newer or damaged.
-  explicit FilmReader(const std::string& path);
+  /// `kek` opens what is encrypted; without it sessions are listed, and what they hold throws SealedError.
+  /// Throws SystemError when there is no such file, FormatError when it is not ours, newer or damaged,
+  /// SealedError when `kek` is not the file's.
+  explicit FilmReader(const std::string& path, const std::optional<vault::Kek>& kek = {});
   ~FilmReader();
 
   const std::string& path() const;
@@ -142,7 +156,7 @@ class FilmReader {
     Cursor& operator=(Cursor&&) noexcept;
 
     /// The next record, or nothing at the end.
-    std::optional<FilmSnapshot> next();
+    std::optional<FilmRecord> next();
 
    private:
     friend class FilmReader;
@@ -151,6 +165,7 @@ class FilmReader {
     std::unique_ptr<Plan> plan_;
   };
   Cursor snapshots(std::int64_t session, const FilmFilter& filter = {}) const;
+  Cursor events(std::int64_t session, const EventFilter& filter = {}) const;
 
  private:
   struct State;

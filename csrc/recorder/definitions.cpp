@@ -109,6 +109,7 @@ void DefinitionsWriter::add(const SessionInfo& session) {
   put(payload, std::string_view(session.name));
   put(payload, static_cast<std::uint64_t>(session.created_ns));
   put(payload, std::string_view(session.metadata_json));
+  put(payload, std::uint64_t{session.ledger});
   append(Kind::session, payload);
 }
 
@@ -120,6 +121,7 @@ void DefinitionsWriter::add(const WriterInfo& writer) {
   put(payload, std::string_view(writer.host));
   put(payload, static_cast<std::uint64_t>(writer.pid));
   put(payload, static_cast<std::uint64_t>(writer.started_ns));
+  put(payload, std::string_view(writer.wrapped_key));
   append(Kind::writer, payload);
 }
 
@@ -155,6 +157,7 @@ Definitions Definitions::read(const std::filesystem::path& folder) {
           session.name = fields.text();
           session.created_ns = static_cast<std::int64_t>(fields.number());
           session.metadata_json = fields.text();
+          session.ledger = fields.number() != 0;
           all.session = std::move(session);
         }
         return;
@@ -167,6 +170,7 @@ Definitions Definitions::read(const std::filesystem::path& folder) {
           writer.host = fields.text();
           writer.pid = static_cast<std::int64_t>(fields.number());
           writer.started_ns = static_cast<std::int64_t>(fields.number());
+          writer.wrapped_key = fields.text();
           all.writer = std::move(writer);
         }
         return;

@@ -22,6 +22,8 @@ constexpr auto kFirstBackOff = 50ms;
 constexpr auto kLongestBackOff = 5s;
 constexpr std::chrono::steady_clock::duration kShortestSleep = 2ms;
 constexpr auto kTrimInterval = 10s;
+// The longest a sink should keep the others waiting.
+constexpr std::chrono::steady_clock::duration kTurn = 200ms;
 constexpr int kGivingUpAfter = 3;   // attempts, for sinks that do not keep failed batches and at close
 constexpr auto kStuckAtClose = 2s;  // for a record that was reserved and is never committed
 
@@ -50,11 +52,12 @@ std::chrono::steady_clock::duration seconds(double value) {
 }  // namespace
 
 Drain::Drain(const SessionInfo& session, const WriterInfo& writer, std::vector<std::shared_ptr<Sink>> sinks,
-             SchemaList schemas, int flush_interval_ms)
+             SchemaList schemas, int flush_interval_ms, int lag_report_ms)
     : session_(session),
       writer_(writer),
       schema_list_(std::move(schemas)),
-      flush_interval_(std::chrono::milliseconds(flush_interval_ms)) {
+      flush_interval_(std::chrono::milliseconds(flush_interval_ms)),
+      lag_interval_(std::chrono::milliseconds(lag_report_ms)) {
   outputs_.resize(sinks.size());
   for (std::size_t i = 0; i < sinks.size(); ++i) {
     outputs_[i].target = sinks[i]->target();
@@ -75,6 +78,7 @@ void Drain::open_sinks() {
       output.attempts = 1;
       output.next_attempt = Clock::now() + back_off(1);
       output.failing = true;
+      output.failing_since = Clock::now();
       output.last_error = error.what();
       report("warning",
              output.target + ": " + error.what() + "; records wait in the journal until it works again");
@@ -110,7 +114,9 @@ void Drain::wake() {
 bool Drain::wait(const std::function<bool()>& ready, double timeout_s) {
   wake();
   std::unique_lock lock(mutex_);
-  return progress_.wait_for(lock, seconds(timeout_s), [&] { return stopped_ || ready(); }) && ready();
+  bool was_ready = false;  // asked once a look: what was ready may have been taken by another by the next
+  progress_.wait_for(lock, seconds(timeout_s), [&] { return (was_ready = ready()) || stopped_; });
+  return was_ready;
 }
 
 std::uint64_t Drain::flush(double timeout_s) {
@@ -218,10 +224,12 @@ void Drain::run() {
   Clock::time_point last_offer = Clock::now();
   seen_at_ = last_offer;
   last_trim_ = last_offer;
+  last_lag_report_ = last_offer;
   for (;;) {
     bool woken = false;
     bool closing = false;
-    const Clock::duration sleep = time_to_sleep(deliverable(), Clock::now() - last_offer);
+    const Clock::duration pause = time_to_sleep(deliverable(), Clock::now() - last_offer);
+    const Clock::duration sleep = unfinished_ ? Clock::duration::zero() : pause;
     {
       std::unique_lock lock(mutex_);
       wake_.wait_for(lock, sleep, [&] { return wake_wanted_ || stopping_; });
@@ -235,11 +243,12 @@ void Drain::run() {
     keep_spares();
     const Clock::time_point now = Clock::now();
     trim_spares(now);
+    report_lag(now);
     if (closing) {
       finish();
       return;
     }
-    if (woken || deliverable() >= kBatch || now - last_offer >= flush_interval_) {
+    if (woken || unfinished_ || deliverable() >= kBatch || now - last_offer >= flush_interval_) {
       last_offer = now;
       made_progress_ = round(journal_->next_sequence(), false);
     }
@@ -247,13 +256,20 @@ void Drain::run() {
 }
 
 bool Drain::round(std::uint64_t until, bool closing) {
-  // One batch a sink and turn, so that a slow sink does not keep a fast one waiting for more than a batch.
+  // Turns of equal time, not of equal records: a slow sink's batches shrink until one takes no longer than a
+  // turn, and a fast sink writes as many as go into one.
+  const Clock::time_point began = Clock::now();
   bool any = false;
+  unfinished_ = false;
   for (bool progress = true; progress;) {
     progress = false;
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      const Clock::time_point turn_ends = Clock::now() + kTurn;
       if (Clock::now() < outputs_[i].next_attempt) continue;
-      progress = deliver(outputs_[i], i, until) || progress;
+      while (deliver(outputs_[i], i, until)) {
+        progress = true;
+        if (outputs_.size() == 1 || Clock::now() >= turn_ends) break;
+      }
     }
     release_segments();
     keep_spares();
@@ -262,6 +278,12 @@ bool Drain::round(std::uint64_t until, bool closing) {
       const std::lock_guard guard(mutex_);
       progress_.notify_all();
       if (stopping_ && !closing) return any;
+    }
+    // What came meanwhile is for the next round: the other sinks must not wait until a slow one has caught
+    // up.
+    if (progress && !closing && Clock::now() - began > kTurn) {
+      unfinished_ = true;
+      return any;
     }
   }
   return any;
@@ -289,13 +311,14 @@ void Drain::make_views(const std::vector<const RecordHeader*>& records) {
 bool Drain::deliver(Output& output, std::size_t index, std::uint64_t until) {
   Journal::Cursor reached = output.cursor;
   records_.clear();
-  journal_->read(reached, kBatch, until, records_);
+  journal_->read(reached, output.batch, until, records_);
   if (records_.empty()) {
     output.cursor = reached;  // it may have moved on to the next segment
     if (output.open || output.next_attempt == Clock::time_point{}) return false;
   }
   std::unique_lock at_work(sink_at_work_, std::defer_lock);
   if (!output.takes_gil) at_work.lock();
+  const Clock::time_point began = Clock::now();
   try {
     if (!output.open) {
       open(output);
@@ -321,9 +344,56 @@ bool Drain::deliver(Output& output, std::size_t index, std::uint64_t until) {
     return false;
   }
   if (at_work.owns_lock()) at_work.unlock();
+  adapt_batch(output, records_.size(), Clock::now() - began);
   const bool moved = reached.sequence != output.cursor.sequence;
   succeeded(output, index, reached);
   return moved;
+}
+
+void Drain::adapt_batch(Output& output, std::size_t records, Clock::duration took) const {
+  if (outputs_.size() == 1 || records == 0) return;  // nobody waits
+  if (output.cut_from != 0 && records == output.batch) {
+    // A sink whose writes cost the same whatever they hold (a slow fsync, a far server) gains nothing from
+    // small ones: it would only fall behind.
+    const auto half_way = output.cut_took * (output.cut_from + records) / (2 * output.cut_from);
+    if (took > half_way) {
+      output.least_batch = output.cut_from;
+      output.batch = kBatch;
+    }
+    output.cut_from = 0;
+    if (took > half_way) return;
+  }
+  if (took > kTurn && records > output.least_batch) {
+    output.cut_from = records;
+    output.cut_took = took;
+    output.batch = std::max<std::size_t>(output.least_batch, std::min(records / 2, records * kTurn / took));
+  } else if (took < kTurn / 4 && records == output.batch) {
+    output.batch = std::min(kBatch, output.batch * 2);
+    output.least_batch = 1;
+  }
+}
+
+void Drain::report_lag(Clock::time_point now) {
+  if (now - last_lag_report_ < lag_interval_) return;
+  last_lag_report_ = now;
+  for (Output& output : outputs_) {
+    // Behind is a sink that lacks records which were there at the last look already.
+    const bool behind = output.cursor.sequence < accepted_then_;
+    const std::uint64_t lacks = journal_->next_sequence() - output.cursor.sequence;
+    if (behind) {
+      std::string line = output.target + ": " + std::to_string(lacks) + " records behind";
+      if (output.failing) {
+        const auto since = std::chrono::duration_cast<std::chrono::seconds>(now - output.failing_since);
+        line += ", failing for " + std::to_string(since.count()) + " s (" + output.last_error + ")";
+      }
+      report("warning", line + "; they wait in the journal, which holds " +
+                            std::to_string(journal_->bytes()) + " bytes");
+    } else if (output.told_behind) {
+      report("info", output.target + ": has caught up");
+    }
+    output.told_behind = behind;
+  }
+  accepted_then_ = journal_->next_sequence();
 }
 
 void Drain::succeeded(Output& output, std::size_t index, const Journal::Cursor& reached) {
@@ -350,6 +420,7 @@ void Drain::failed(Output& output, std::size_t index, const Journal::Cursor& rea
   const bool gives_up = !output.sink->keeps_failed_batches() && output.attempts >= kGivingUpAfter &&
                         reached.sequence > output.cursor.sequence;
   const std::uint64_t lost = reached.sequence - output.cursor.sequence;
+  if (first) output.failing_since = Clock::now();
   {
     const std::lock_guard guard(mutex_);
     output.failing = true;

@@ -26,7 +26,7 @@ class Drain {
   using SchemaList = std::function<std::vector<SchemaPtr>()>;
 
   Drain(const SessionInfo& session, const WriterInfo& writer, std::vector<std::shared_ptr<Sink>> sinks,
-        SchemaList schemas, int flush_interval_ms);
+        SchemaList schemas, int flush_interval_ms, int lag_report_ms);
 
   /// Opens the sinks on the calling thread. Throws what a sink throws, except a SinkError that may be
   /// retried: that sink starts out failing. Before start().
@@ -41,7 +41,7 @@ class Drain {
   /// See Recorder::flush().
   std::uint64_t flush(double timeout_s);
 
-  /// Waits until `ready` holds (looked at after every round) or the time is over; returns ready().
+  /// Waits until `ready` holds (looked at after every round) or the time is over; returns whether it held.
   bool wait(const std::function<bool()>& ready, double timeout_s);
 
   /// Delivers what can be delivered, closes the sinks and ends the thread. Returns whether every record was
@@ -83,6 +83,12 @@ class Drain {
     bool open{false};
     int attempts{0};  // failed ones in a row
     Clock::time_point next_attempt{};
+    std::size_t batch{kBatch};  // records a write; fewer for a sink that is slow by the record
+    std::size_t least_batch{1};
+    std::size_t cut_from{0};  // the batch that took too long, until the smaller one is judged
+    Clock::duration cut_took{};
+    Clock::time_point failing_since{};
+    bool told_behind{false};
     // Under mutex_, for other threads:
     std::uint64_t taken{0};
     std::uint64_t failed{0};
@@ -93,6 +99,8 @@ class Drain {
   void run();
   bool round(std::uint64_t until, bool closing);
   bool deliver(Output& output, std::size_t index, std::uint64_t until);
+  void adapt_batch(Output& output, std::size_t records, Clock::duration took) const;
+  void report_lag(Clock::time_point now);
   void open(Output& output);
   void succeeded(Output& output, std::size_t index, const Journal::Cursor& reached);
   void failed(Output& output, std::size_t index, const Journal::Cursor& reached, const std::string& what);
@@ -108,6 +116,7 @@ class Drain {
   const WriterInfo writer_;
   const SchemaList schema_list_;
   const Clock::duration flush_interval_;
+  const Clock::duration lag_interval_;
   Journal* journal_{nullptr};
   std::thread thread_;
   std::vector<Output> outputs_;
@@ -119,10 +128,13 @@ class Drain {
   std::vector<Journal::Cursor> cursors_;
   bool growth_failed_{false};
   Clock::time_point last_trim_{};
+  Clock::time_point last_lag_report_{};
+  std::uint64_t accepted_then_{0};  // at the last look for lagging sinks
   std::uint64_t seen_accepted_{0};
   Clock::time_point seen_at_{};
   double rate_{0};             // records a second
   bool made_progress_{false};  // in the last round
+  bool unfinished_{false};     // the last round ended because it took long, not because all was taken
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

@@ -175,8 +175,8 @@ class Journal {
     std::atomic_signal_fence(std::memory_order_seq_cst);
     RUBRISCOPE_FAULT_POINT("reserve.length");
     record->sequence = sequence;
-    record->reserved0 = 0;
-    record->reserved1 = 0;
+    record->outcome = Outcome::success;
+    record->duration_ns = 0;
     std::atomic_signal_fence(std::memory_order_seq_cst);
     RUBRISCOPE_FAULT_POINT("reserve.sequence");
     head_ += length;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "rubriscope/core/record.h"
 
@@ -32,6 +33,19 @@ class Position {
 
  private:
   const std::string episode_;
+};
+
+/// Where one record stands. Borrows the episode's name.
+struct RecordPosition {
+  std::string_view episode;
+  std::int64_t step;
+  std::int64_t group;
+  std::int32_t sample;
+
+  static RecordPosition take(Position& position) {
+    return {position.episode(), position.take_step(), position.group.load(std::memory_order_relaxed),
+            position.sample.load(std::memory_order_relaxed)};
+  }
 };
 
 }  // namespace rubriscope

@@ -12,6 +12,7 @@
 #include "rubriscope/recorder/drain.h"
 #include "rubriscope/recorder/fork.h"
 #include "rubriscope/recorder/journal.h"
+#include "rubriscope/vault/sealer.h"
 
 namespace rubriscope {
 
@@ -25,6 +26,9 @@ void check(const RecorderOptions& options) {
   if (options.flush_interval_ms < 1) {
     throw ValueError("flush_interval_ms is " + std::to_string(options.flush_interval_ms) +
                      ", expected 1 or more");
+  }
+  if (options.lag_report_ms < 1) {
+    throw ValueError("lag_report_ms is " + std::to_string(options.lag_report_ms) + ", expected 1 or more");
   }
   if (options.journal_dir.empty()) throw ValueError("journal_dir is empty, expected a folder");
 }
@@ -61,6 +65,8 @@ struct Recorder::State {
   explicit State(WriterInfo info) : writer(std::move(info)) {}
 
   const WriterInfo writer;
+  std::unique_ptr<vault::Sealer> sealer;  // of an encrypted recorder
+  std::vector<SchemaPtr> shown_schemas;   // what journal and sinks see of the schemas; under schemas_mutex_
   std::unique_ptr<Journal> journal;
   std::unique_ptr<Drain> drain;
   std::mutex lifecycle;         // opening in a child, closing
@@ -187,23 +193,31 @@ void Recorder::open(State& state) {
   targets.reserve(sinks_.size());
   for (const auto& sink : sinks_) targets.push_back(sink->target());
 
+  // What leaves this object: of an encrypted recorder nothing that says what was recorded.
+  SessionInfo session = session_;
+  WriterInfo writer = state.writer;
+  if (options_.vault != nullptr) {
+    state.sealer = std::make_unique<vault::Sealer>(options_.vault, session, writer);
+    session.metadata_json = state.sealer->seal_metadata(session.metadata_json);
+    writer.wrapped_key = state.sealer->wrapped_key();
+  }
   auto drain = std::make_unique<Drain>(
-      session_, state.writer, sinks_,
-      [this] {
+      session, writer, sinks_,
+      [this, &state] {
         const std::lock_guard guard(schemas_mutex_);
-        return schemas_;
+        return state.shown_schemas;
       },
-      options_.flush_interval_ms);
+      options_.flush_interval_ms, options_.lag_report_ms);
   auto journal = std::make_unique<Journal>(
-      Journal::Options{options_.journal_dir, options_.journal_limit_bytes, options_.segment_bytes}, session_,
-      state.writer, targets, [waker = drain.get()] { waker->wake(); });
+      Journal::Options{options_.journal_dir, options_.journal_limit_bytes, options_.segment_bytes}, session,
+      writer, targets, [waker = drain.get()] { waker->wake(); });
   try {
     // A child's drain thread opens the sinks: its first record may come with the GIL held.
     if (!state.inherited) drain->open_sinks();
     const std::lock_guard not_while_forking(ForkHandlers::registry().mutex);
     const std::lock_guard guard(schemas_mutex_);
     // A child gets the schemas defined so far, under the same ids.
-    for (const SchemaPtr& known : schemas_) journal->add_schema(known->id, schema_texts_[known->id]);
+    for (const SchemaPtr& known : schemas_) show_schema(state, *journal, known, schema_texts_[known->id]);
     drain->start(*journal);
     state.journal = std::move(journal);
     state.drain = std::move(drain);
@@ -215,15 +229,22 @@ void Recorder::open(State& state) {
 }
 
 RecordHeader* Recorder::try_reserve(std::size_t bytes) noexcept {
-  Journal* const journal = journal_.load(std::memory_order_acquire);
-  if (journal == nullptr) [[unlikely]]
-    return reserve_in_child(bytes);
-  return journal->reserve(bytes);
+  Journal* journal = journal_.load(std::memory_order_acquire);
+  if (journal == nullptr) [[unlikely]] {
+    journal = open_in_child();
+    if (journal == nullptr) return nullptr;
+  }
+  if (options_.vault == nullptr) return journal->reserve(bytes);
+  RecordHeader* const reserved = journal->reserve(vault::Sealer::sealed_bytes(bytes));
+  return reserved != nullptr ? vault::Sealer::scratch_for(reserved, bytes) : nullptr;
 }
 
-void Recorder::commit(RecordHeader* record) noexcept { Journal::commit(record); }
+void Recorder::commit(RecordHeader* record) noexcept {
+  if (options_.vault != nullptr) record = state_.load(std::memory_order_acquire)->sealer->seal(record);
+  Journal::commit(record);
+}
 
-RecordHeader* Recorder::reserve_in_child(std::size_t bytes) noexcept {
+Journal* Recorder::open_in_child() noexcept {
   State& state = *state_.load(std::memory_order_acquire);
   const std::lock_guard guard(state.lifecycle);
   if (state.closed || state.open_failed) return nullptr;
@@ -237,10 +258,11 @@ RecordHeader* Recorder::reserve_in_child(std::size_t bytes) noexcept {
       return nullptr;
     }
   }
-  return journal_.load(std::memory_order_acquire)->reserve(bytes);
+  return journal_.load(std::memory_order_acquire);
 }
 
 bool Recorder::wait_for_room(std::size_t bytes) noexcept {
+  if (options_.vault != nullptr) bytes = vault::Sealer::sealed_bytes(bytes);
   State& state = *state_.load(std::memory_order_acquire);
   const auto refuse = [&] {
     state.dropped.fetch_add(1, std::memory_order_relaxed);
@@ -290,15 +312,30 @@ bool Recorder::wait_for_room(std::size_t bytes) noexcept {
   return refuse();
 }
 
+/// Under schemas_mutex_. Schemas come in the order of their ids.
+void Recorder::show_schema(State& state, Journal& journal, const SchemaPtr& schema, const std::string& text) {
+  if (state.sealer == nullptr) {
+    journal.add_schema(schema->id, text);
+    state.shown_schemas.push_back(schema);
+    return;
+  }
+  auto sealed = std::make_shared<const Schema>(state.sealer->seal(*schema));
+  journal.add_schema(sealed->id, sealed->definition_json());
+  state.shown_schemas.push_back(std::move(sealed));
+}
+
 std::uint32_t Recorder::define(Schema schema) {
   std::string text = schema.definition_json();
   const std::lock_guard guard(schemas_mutex_);
   if (const auto known = schema_ids_.find(text); known != schema_ids_.end()) return known->second;
   const auto id = static_cast<std::uint32_t>(schemas_.size());
-  // In a child that has not recorded there is no journal yet; it gets all definitions when it opens.
-  if (Journal* const journal = journal_.load(std::memory_order_acquire)) journal->add_schema(id, text);
   schema.id = id;
-  schemas_.push_back(std::make_shared<const Schema>(std::move(schema)));
+  auto made = std::make_shared<const Schema>(std::move(schema));
+  // In a child that has not recorded there is no journal yet; it gets all definitions when it opens.
+  if (Journal* const journal = journal_.load(std::memory_order_acquire)) {
+    show_schema(*state_.load(std::memory_order_acquire), *journal, made, text);
+  }
+  schemas_.push_back(std::move(made));
   schema_texts_.push_back(text);
   schema_ids_.emplace(std::move(text), id);
   return id;

@@ -23,6 +23,7 @@
 #include "rubriscope/recorder/position.h"
 #include "rubriscope/recorder/report.h"
 #include "rubriscope/recorder/sink.h"
+#include "rubriscope/vault/vault.h"
 
 namespace rubriscope {
 
@@ -40,7 +41,9 @@ struct RecorderOptions {
   OnFull on_full = OnFull::block;
   double block_timeout_s = 5;
   int flush_interval_ms = 100;      ///< the longest a record waits before it is offered to the sinks
+  int lag_report_ms = 60'000;       ///< how often to say which sinks are behind
   std::uint64_t segment_bytes = 0;  ///< size of a journal file; 0: an eighth of the limit, 8 MiB at most
+  vault::VaultPtr vault;            ///< where set, everything is encrypted before it reaches the journal
 };
 
 struct SinkStats {
@@ -102,8 +105,9 @@ class Recorder {
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
-  /// Room for a record of `bytes` (header included, rounded up to 8). `length_and_state` (reserved) and
-  /// `sequence` are set, `reserved0` and `reserved1` are 0; the rest holds old bytes. nullptr when the
+  /// Room for a record of `bytes` (header included, rounded up to 8): in the journal, or in an encrypted
+  /// recorder memory of this thread, which commit() seals into the journal. `length_and_state` (reserved) and
+  /// `sequence` are set, `outcome` and `duration_ns` are 0; the rest holds old bytes. nullptr when the
   /// journal is full or closed.
   RecordHeader* try_reserve(std::size_t bytes) noexcept;
 
@@ -148,7 +152,8 @@ class Recorder {
   friend struct ForkHandlers;
 
   void open(State& state);
-  RecordHeader* reserve_in_child(std::size_t bytes) noexcept;
+  Journal* open_in_child() noexcept;
+  void show_schema(State& state, Journal& journal, const SchemaPtr& schema, const std::string& text);
 
   std::atomic<Journal*> journal_{nullptr};  // what try_reserve() uses; null in a child that has not recorded
   std::atomic<State*> state_{nullptr};

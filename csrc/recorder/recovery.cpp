@@ -229,7 +229,7 @@ void WriterRecovery::deliver() {
 
 void WriterRecovery::take(const RecordHeader* record) {
   const auto schema = definitions_.schemas.find(record->schema);
-  if (schema == definitions_.schemas.end() || schema->second->slots.size() != record->slots) {
+  if (schema == definitions_.schemas.end() || !RecordView{record, nullptr}.fits(*schema->second)) {
     ++unknown_schemas_;
     return;
   }
@@ -426,7 +426,7 @@ std::vector<JournalInfo> list_journals(const fs::path& base_dir) {
 
 fs::path journal_dir_for(const std::string& target) {
   constexpr const char* kSuffix = ".rubriscope";
-  for (const std::string_view scheme : {"sqlite://", "sqlite:", "jsonl://", "jsonl:", "file://"}) {
+  for (const std::string_view scheme : {"sqlite://", "sqlite:", "jsonl://", "jsonl:", "trace:", "file://"}) {
     if (target.starts_with(scheme) && target.size() > scheme.size()) {
       return fs::absolute(target.substr(scheme.size())).string() + kSuffix;
     }

@@ -1,50 +1,18 @@
 #include "rubriscope/rubric/observation.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "rubriscope/core/errors.h"
+#include "rubriscope/recorder/fill.h"
 
 namespace rubriscope {
 
 namespace {
 
-__attribute__((tls_model("initial-exec"))) thread_local std::uint32_t t_thread_id = 0;
-
-std::uint32_t thread_id() {
-  if (t_thread_id == 0) t_thread_id = static_cast<std::uint32_t>(::syscall(SYS_gettid));
-  return t_thread_id;
-}
-
-std::byte* put_extra(std::byte* at, ExtraTag tag, std::string_view text, std::uint8_t form = 0) {
-  const ExtraHeader header{tag, form, 0, static_cast<std::uint32_t>(text.size())};
-  std::memcpy(at, &header, sizeof header);
-  at += sizeof header;
-  const std::size_t room = padded(text.size());
-  if (room != 0) {
-    std::memset(at + room - 8, 0, 8);
-    std::memcpy(at, text.data(), text.size());
-  }
-  return at + room;
-}
-
-constexpr std::size_t extra_bytes(std::string_view text) { return sizeof(ExtraHeader) + padded(text.size()); }
-
-// Fills everything of a header that commit() does not own.
-void fill_header(RecordHeader& header, RecordKind kind, std::size_t slots, std::uint32_t schema,
-                 const SnapshotPosition& position, std::uint64_t tick) {
-  header.kind = kind;
-  header.slots = static_cast<std::uint16_t>(slots);
-  header.schema = schema;
+void fill_times(RecordHeader& header, std::uint64_t tick) {
   const ClockTimes now = clock_times(tick);
   header.time_ns = now.wall_ns;
   header.monotonic_ns = now.monotonic_ns;
-  header.step = position.step;
-  header.group = position.group;
-  header.sample = position.sample;
-  header.thread = thread_id();
 }
 
 }  // namespace
@@ -60,7 +28,7 @@ Capture Capture::cut(std::string_view text, CaptureForm form) {
   return capture;
 }
 
-std::size_t Observer::record_bytes(const EvalContext& context, const SnapshotPosition& position,
+std::size_t Observer::record_bytes(const EvalContext& context, const RecordPosition& position,
                                    const Capture& action, const Capture& observation,
                                    std::string_view metadata_json) {
   return sizeof(RecordHeader) + arrays_bytes(context.shape().size()) + extra_bytes(position.episode) +
@@ -69,8 +37,8 @@ std::size_t Observer::record_bytes(const EvalContext& context, const SnapshotPos
          (metadata_json.empty() ? 0 : extra_bytes(metadata_json)) + context.extras().size();
 }
 
-bool Observer::try_publish(const EvalContext& context, const SnapshotPosition& position,
-                           const Capture& action, const Capture& observation, std::string_view metadata_json,
+bool Observer::try_publish(const EvalContext& context, const RecordPosition& position, const Capture& action,
+                           const Capture& observation, std::string_view metadata_json,
                            std::uint64_t end_tick) {
   const TreeShape& shape = context.shape();
   std::uint64_t cached = schema_cache_.load(std::memory_order_relaxed);
@@ -83,7 +51,8 @@ bool Observer::try_publish(const EvalContext& context, const SnapshotPosition& p
   if (header == nullptr) return false;
 
   const std::uint32_t n = shape.size();
-  fill_header(*header, RecordKind::snapshot, n, static_cast<std::uint32_t>(cached), position, end_tick);
+  fill_header(*header, RecordKind::snapshot, n, static_cast<std::uint32_t>(cached), position);
+  fill_times(*header, end_tick);
   auto* const scores = reinterpret_cast<double*>(header + 1);
   auto* const durations = reinterpret_cast<std::uint64_t*>(scores + n);
   auto* const statuses = reinterpret_cast<std::uint8_t*>(durations + n);
@@ -172,7 +141,7 @@ void detach(Node& root, const Observer& observer) {
 }
 
 bool log_scalars(Recorder& recorder, const std::vector<std::string>& names, const std::vector<double>& values,
-                 const SnapshotPosition& position) {
+                 const RecordPosition& position) {
   if (names.size() != values.size() || names.empty() || names.size() > 0xFFFF) {
     throw ValueError("log() takes 1 to 65535 names with a value each, got " + std::to_string(names.size()) +
                      " names and " + std::to_string(values.size()) + " values");
@@ -189,7 +158,8 @@ bool log_scalars(Recorder& recorder, const std::vector<std::string>& names, cons
     if (!recorder.wait_for_room(bytes)) return false;
     header = recorder.try_reserve(bytes);
   }
-  fill_header(*header, RecordKind::scalars, n, schema_id, position, ticks());
+  fill_header(*header, RecordKind::scalars, n, schema_id, position);
+  fill_times(*header, ticks());
   auto* const scores = reinterpret_cast<double*>(header + 1);
   auto* const durations = reinterpret_cast<std::uint64_t*>(scores + n);
   auto* const statuses = reinterpret_cast<std::uint8_t*>(durations + n);

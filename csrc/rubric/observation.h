@@ -26,19 +26,6 @@ struct Capture {
   static Capture cut(std::string_view text, CaptureForm form);
 };
 
-/// Where one snapshot stands; see Position.
-struct SnapshotPosition {
-  std::string_view episode;
-  std::int64_t step;
-  std::int64_t group;
-  std::int32_t sample;
-
-  static SnapshotPosition take(Position& position) {
-    return {position.episode(), position.take_step(), position.group.load(std::memory_order_relaxed),
-            position.sample.load(std::memory_order_relaxed)};
-  }
-};
-
 /// Writes snapshots of one tree into one recorder.
 class Observer {
  public:
@@ -48,11 +35,11 @@ class Observer {
   Recorder& recorder() const { return *recorder_; }
 
   /// Writes one snapshot. False when the journal has no room now: `wait` on the recorder and try again.
-  bool try_publish(const EvalContext& context, const SnapshotPosition& position, const Capture& action,
+  bool try_publish(const EvalContext& context, const RecordPosition& position, const Capture& action,
                    const Capture& observation, std::string_view metadata_json, std::uint64_t end_tick);
 
   /// Bytes try_publish() needs.
-  static std::size_t record_bytes(const EvalContext& context, const SnapshotPosition& position,
+  static std::size_t record_bytes(const EvalContext& context, const RecordPosition& position,
                                   const Capture& action, const Capture& observation,
                                   std::string_view metadata_json);
 
@@ -109,6 +96,6 @@ void detach(Node& root, const Observer& observer);
 /// Writes a record of named numbers (recorder.log). Waits for room as the recorder's policy says; false when
 /// the record was refused.
 bool log_scalars(Recorder& recorder, const std::vector<std::string>& names, const std::vector<double>& values,
-                 const SnapshotPosition& position);
+                 const RecordPosition& position);
 
 }  // namespace rubriscope

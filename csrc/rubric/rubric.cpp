@@ -25,7 +25,7 @@ std::string_view Value::text() const {
   CapturedValue captured;
   capture(captured);
   if (captured.form == CaptureForm::text && captured.owned.empty()) return captured.text;  // a char array
-  throw ValueError("a rubric expected text and got " + readable_type_name(*type_));
+  throw TypeError("a rubric expected text and got " + readable_type_name(*type_));
 }
 
 void HookHandle::remove() {
@@ -137,7 +137,7 @@ class RubricObserver::Native final : public Observer {
             rubriscope::Capture::cut(described_observation.text, described_observation.form);
       }
       const std::shared_ptr<Position> held = recorder().default_position.load();
-      const SnapshotPosition position = SnapshotPosition::take(*held);
+      const RecordPosition position = RecordPosition::take(*held);
       while (!try_publish(context, position, captured_action, captured_observation, {}, end_tick)) {
         if (!recorder().wait_for_room(
                 record_bytes(context, position, captured_action, captured_observation, {}))) {

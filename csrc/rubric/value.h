@@ -59,18 +59,18 @@ class Value {
     return *type_ == typeid(T) ? static_cast<const T*>(data_) : nullptr;
   }
 
-  /// The object. Throws ValueError that names both types.
+  /// The object. Throws TypeError that names both types.
   template <class T>
   const T& as() const {
     const T* const object = get<T>();
     if (object == nullptr) {
-      throw ValueError("a rubric expected " + readable_type_name(typeid(T)) + " and got " +
-                       readable_type_name(*type_));
+      throw TypeError("a rubric expected " + readable_type_name(typeid(T)) + " and got " +
+                      readable_type_name(*type_));
     }
     return *object;
   }
 
-  /// The text of a std::string, std::string_view or const char*. Throws ValueError for anything else.
+  /// The text of a std::string, std::string_view or const char*. Throws TypeError for anything else.
   std::string_view text() const;
 
   void capture(CapturedValue& out) const { describe_(data_, out); }

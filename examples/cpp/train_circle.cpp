@@ -107,7 +107,7 @@ int train(const std::string& database, int steps) {
     recorder->default_position->step = step;
     reward = (*rubric)(logits.detach(), labels);
     rs::log_scalars(*recorder, {"loss"}, {loss.item<double>()},
-                    rs::SnapshotPosition::take(*recorder->default_position.load()));
+                    rs::RecordPosition::take(*recorder->default_position.load()));
     if ((step + 1) % 50 == 0)
       std::printf("step %d  loss %.3f  reward %.3f\n", step + 1, loss.item<double>(), reward);
   }

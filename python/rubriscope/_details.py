@@ -53,6 +53,11 @@ def to_json(mapping: dict[str, Any]) -> str:
     return json.dumps(_plain(mapping), ensure_ascii=False, separators=(",", ":"))
 
 
+def value_to_json(value: Any) -> str:
+    """One value as :func:`to_json` has it."""
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
         return value

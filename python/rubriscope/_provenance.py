@@ -22,6 +22,7 @@ _PACKAGES = (
     "accelerate",
     "deepspeed",
     "vllm",
+    "ray",
 )
 
 
@@ -74,8 +75,19 @@ def collect() -> dict[str, Any]:
     return facts
 
 
+_acting_as: tuple[int, int] | None = None
+
+
+def act_as(rank: int, world_size: int) -> None:
+    """Fixes this process's rank: it is one of a pool that no launcher knows of."""
+    global _acting_as
+    _acting_as = (rank, world_size)
+
+
 def rank_and_world_size() -> tuple[int, int]:
-    """(rank, number of ranks): torch.distributed's, else RANK and WORLD_SIZE, else (0, 1)."""
+    """(rank, number of ranks): a pool's, torch.distributed's, else RANK and WORLD_SIZE, else (0, 1)."""
+    if _acting_as is not None:
+        return _acting_as
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

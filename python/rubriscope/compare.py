@@ -87,8 +87,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and numbers."""
         return {
-            "a": {"label": self.label_a, "uuid": self.a.uuid, "name": self.a.name},
-            "b": {"label": self.label_b, "uuid": self.b.uuid, "name": self.b.name},
+            "a": _side(self.label_a, self.a),
+            "b": _side(self.label_b, self.b),
             "interval": self.interval,
             "differences": [difference.to_dict() for difference in self.differences],
         }
@@ -129,6 +129,11 @@ class Comparison:
 
         yield self.table(options.max_width)
         yield Text(f"Δ is {self.label_b} − {self.label_a}. Interval: {self.interval}.", style="dim")
+        for label, session in ((self.label_a, self.a), (self.label_b, self.b)):
+            if len(session.ranks) > 1:
+                yield Text(
+                    f"{label}: all of {len(session.ranks)} ranks, a step's values averaged", style="dim"
+                )
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -269,12 +274,16 @@ def _t_cdf(t: float, df: int) -> float:
     return 0.5 + area / 2
 
 
+def _side(label: str, session: Session) -> dict[str, Any]:
+    return {"label": label, "uuid": session.uuid, "name": session.name, "ranks": list(session.ranks)}
+
+
 def _labels(film_a: Film, a: Session, film_b: Film, b: Session) -> tuple[str, str]:
     """Short names that tell the two apart."""
     if a.name != b.name:
         return a.name, b.name
-    if film_a.path != film_b.path:
-        if film_a.path.stem != film_b.path.stem:
-            return f"{film_a.path.stem}:{a.name}", f"{film_b.path.stem}:{b.name}"
-        return f"{film_a.path}:{a.name}", f"{film_b.path}:{b.name}"
+    if film_a.place != film_b.place:
+        if film_a.name != film_b.name:
+            return f"{film_a.name}:{a.name}", f"{film_b.name}:{b.name}"
+        return f"{film_a.place}:{a.name}", f"{film_b.place}:{b.name}"
     return f"{a.name} ({a.uuid[:8]})", f"{b.name} ({b.uuid[:8]})"

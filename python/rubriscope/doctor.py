@@ -25,9 +25,18 @@ Status = Literal["ok", "info", "warning", "problem"]
 
 #: Extra of pyproject.toml -> the modules it brings (with their distributions) and who needs them.
 EXTRAS = {
+    "image": ({"PIL": "pillow"}, "get_code_sight().log_image"),
     "judge": ({"httpx": "httpx"}, "OpenAICompatibleClient"),
     "plot": ({"matplotlib": "matplotlib"}, "rubriscope scores --plot"),
     "arrow": ({"pyarrow": "pyarrow", "pandas": "pandas"}, "Film.to_arrow, Film.to_pandas"),
+    "postgres": ({"psycopg": "psycopg"}, "postgresql:// targets"),
+    "mlflow": ({"mlflow": "mlflow-skinny"}, "MLflowSink"),
+    "otlp": ({"opentelemetry.proto": "opentelemetry-proto"}, "OTLPSink"),
+    "parquet": ({"pyarrow": "pyarrow"}, "ParquetSink"),
+    "ray": ({"ray": "ray"}, "rs.adapters.ray"),
+    "redis": ({"redis": "redis"}, "RedisStreamSink, rubriscope ingest"),
+    "tensorboard": ({"tensorboard": "tensorboard"}, "TensorBoardSink"),
+    "wandb": ({"wandb": "wandb"}, "WandBSink"),
     "demo": ({"sklearn": "scikit-learn"}, "the examples on digits"),
 }
 
@@ -60,6 +69,22 @@ def _check_package() -> Iterable[Check]:
         yield Check("extension", "ok", f"rubriscope._C loads; C++ library {_paths.library_path}")
 
 
+def _check_operators() -> Iterable[Check]:
+    library = Path(_paths.library_path).with_name("librubriscope_ops.so")
+    if not library.is_file():
+        remedy = "build it again: pip install --force-reinstall --no-deps ."
+        yield Check("operators", "problem", f"{library} is missing", remedy)
+        return
+    try:
+        kernels = importlib.import_module("rubriscope._C").isa_name()
+    except (ImportError, ValueError) as error:  # the latter: RUBRISCOPE_ISA is not to be had
+        yield Check(
+            "operators", "problem", str(error), "see the line on the extension, or unset RUBRISCOPE_ISA"
+        )
+        return
+    yield Check("operators", "ok", f"{library}, CPU kernels for {kernels}")
+
+
 def _check_torch() -> Iterable[Check]:
     torch = find_torch()
     if torch is None:
@@ -70,13 +95,17 @@ def _check_torch() -> Iterable[Check]:
         yield Check("torch", "ok", found)
     else:
         yield Check("torch", "problem", found, f"pip install --upgrade '{TORCH_REQUIREMENT}'")
+    plugin = Path(_paths.library_path).with_name("librubriscope_cuda.so")
     if torch.cuda is None:
-        yield Check("CUDA plugin", "info", f"not used: torch {torch.version} is a CPU build")
+        yield Check("CUDA operators", "info", f"not used: torch {torch.version} is a CPU build")
+    elif plugin.is_file():
+        yield Check("CUDA operators", "ok", f"{plugin}, for torch built for CUDA {torch.cuda}")
     else:
         yield Check(
-            "CUDA plugin",
-            "info",
-            f"none: rubriscope {__version__} ships no CUDA kernels (torch is built for CUDA {torch.cuda})",
+            "CUDA operators",
+            "warning",
+            f"none, and torch is built for CUDA {torch.cuda}",
+            "put nvcc on PATH and build again: pip install --force-reinstall --no-deps .",
         )
 
 
@@ -253,9 +282,16 @@ def _listed(paths: Sequence[Path], most: int = 5) -> str:
     return ", ".join(map(str, paths[:most])) + more
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor the package it would be in
+        return False
+
+
 def _check_extras() -> Iterable[Check]:
     for extra, (modules, users) in EXTRAS.items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        missing = [module for module in modules if not _is_installed(module)]
         if missing:
             value = f"no {', '.join(missing)}; for {users}: pip install 'rubriscope[{extra}]'"
             yield Check(f"extra [{extra}]", "info", value)
@@ -273,6 +309,7 @@ def collect(targets: Sequence[str] = ()) -> list[Check]:
     sections: tuple[Callable[[], Iterable[Check]], ...] = (
         _check_package,
         _check_torch,
+        _check_operators,
         _check_sqlite,
         lambda: _check_journals(targets),
         _check_extras,

@@ -59,7 +59,7 @@ def export(film: Film, session: Session, path: str | os.PathLike[str], progress:
     write = writers.get(target.suffix.lower())
     if write is None:
         raise ValueError(f"cannot export to {target.name!r}: the suffix must be one of {', '.join(writers)}")
-    if target.exists() and target.samefile(film.path):
+    if film.path is not None and target.exists() and target.samefile(film.path):
         raise ValueError(f"{target} is the recording itself; export to another file")
     counter = _Counter(progress, session.steps + session.scalars)
     # Written beside the target and renamed, so that no reader ever meets half a file.
@@ -229,6 +229,7 @@ def _snapshot_line(snapshot: NeuralSnapshot, writer: str, sequence: int) -> dict
         "durations_ns": snapshot.durations_ns,
         "action": snapshot.action,
         "observation": snapshot.observation,
+        "captures": snapshot.captures,
         "explanations": snapshot.explanations,
         "reasons": snapshot.reasons,
         "score_metadata": snapshot.score_metadata,

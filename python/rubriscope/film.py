@@ -10,55 +10,31 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import numpy.typing as npt
-
+from ._postgres_url import is_postgres, remember
+from .event import EVENT_KINDS, Event, EventKind
+from .reader import Reader
 from .series import Kind, ScoreSeries, Summary
 from .snapshot import NeuralSnapshot
-from .targets import _refuse_later
+from .targets import _refuse_later, without_password
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
+    from ._C import Kek, Rubric
+    from .checkpoints import ModelCheckpoint
     from .compare import Comparison
+    from .rescoring import Rescored
+    from .vault import Key
 
 #: Called with (records done, records in all) while something long runs.
 Progress = Callable[[int, int], None]
 
-Columns = Mapping[str, npt.NDArray[Any]]
-
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _SQLITE_MAGIC = b"SQLite format 3\x00"
-
-
-class Reader(Protocol):
-    """What a film needs of a file: ``SqliteReader`` or ``JsonlReader``."""
-
-    def sessions(self) -> list[dict[str, Any]]: ...
-
-    def paths(self, session_id: int) -> list[str]: ...
-
-    def scalar_names(self, session_id: int) -> list[str]: ...
-
-    def episodes(self, session_id: int) -> list[str]: ...
-
-    def writers(self, session_id: int) -> list[str]: ...
-
-    def scores(
-        self, session_id: int, path: str, episode: str | None, start: int | None, stop: int | None
-    ) -> Columns: ...
-
-    def scalars(self, session_id: int, name: str, start: int | None, stop: int | None) -> Columns: ...
-
-    def summaries(self, session_id: int, episode: str | None, bins: int) -> list[Summary]: ...
-
-    def snapshots(
-        self, session_id: int, episode: str | None, start: int | None, stop: int | None
-    ) -> Iterator[NeuralSnapshot]: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +51,7 @@ class Session:
     steps: int  #: snapshots
     episodes: int
     scalars: int  #: ``recorder.log`` records
+    events: int  #: observations, spans, checkpoints
     writers: int
     ranks: tuple[int, ...]
 
@@ -100,20 +77,47 @@ class Session:
 class Film:
     """A recording, read back.
 
-    ``target`` is what :func:`rubriscope.record` took: a path, ``sqlite:///…`` or ``jsonl:…``. A film may be
-    read while it is being recorded; each call sees what was durable when it began.
+    ``target`` is what :func:`rubriscope.record` took: a path, ``sqlite:///…``, ``postgresql://…`` or
+    ``jsonl:…``. A film may be read while it is being recorded; each call sees what was durable when it began.
 
-    Raises ``FileNotFoundError`` for a target that does not exist, ``rubriscope.FormatError`` for a file that
-    is not a recording or of a newer format, ``ValueError`` for a target that cannot be read back.
+    Raises ``FileNotFoundError`` for a target that does not exist, ``rubriscope.FormatError`` for one that is
+    not a recording or of a newer format, ``ValueError`` for a target that cannot be read back,
+    ``ConnectionError`` for a server that is not there.
+
+    What is encrypted opens with its key: ``key_file``, ``key`` or ``key_env`` as in
+    :func:`rubriscope.vault.load_key`, else ``RUBRISCOPE_KEY_FILE`` or ``RUBRISCOPE_KEY``. Without one its
+    sessions are listed and its ledger is verified, and what asks for more raises ``rubriscope.SealedError``,
+    as a wrong key does.
 
     Where a method takes ``session`` (a name, UUID, number or :class:`Session`) it may be left out when the
     film holds exactly one.
     """
 
-    def __init__(self, target: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        key_file: str | os.PathLike[str] | None = None,
+        key: Key | None = None,
+        key_env: str | None = None,
+    ) -> None:
+        from .vault import default_key, load_key
+
+        if (key_file, key, key_env) == (None, None, None):
+            kek = default_key()
+        else:
+            kek = load_key(key_file=key_file, key=key, key_env=key_env)
+        self.path: Path | None = None  #: the file; None for a database on a server
+        self._reader: Reader
+        if isinstance(target, str) and is_postgres(target):
+            from .postgres_reader import PostgresReader
+
+            self._reader = PostgresReader(target, kek)
+            self.target = remember(target)
+            return
         self.target = os.fspath(target)
         self.path, kind = resolve_target(target)
-        self._reader: Reader = _open(self.path, kind)
+        self._reader = _open(self.path, kind, kek)
 
     def __enter__(self) -> Film:
         return self
@@ -126,8 +130,20 @@ class Film:
     def __repr__(self) -> str:
         return f"rubriscope.Film({self.target!r})"
 
+    @property
+    def name(self) -> str:
+        """What the recording is called: the file's or the database's name."""
+        if self.path is not None:
+            return self.path.stem
+        return urlsplit(self.target).path.lstrip("/") or self.target
+
+    @property
+    def place(self) -> str:
+        """Where the recording is: the file's path, or the URL without a password."""
+        return str(self.path) if self.path is not None else self.target
+
     def close(self) -> None:
-        """Lets go of the file."""
+        """Lets go of the file or the connection."""
         self._reader.close()
 
     # ---- sessions ----------------------------------------------------------------------------------------
@@ -196,13 +212,46 @@ class Film:
         start: int | None = None,
         stop: int | None = None,
     ) -> Iterator[NeuralSnapshot]:
-        """Streams snapshots in the order of recording; ``start`` ≤ step < ``stop``.
+        """Streams snapshots; ``start`` ≤ step < ``stop``.
 
-        Arguments are checked at the call, not at the first snapshot.
+        Each writer's are in the order of recording; several writers (ranks, workers) are merged by step, then
+        rank. Arguments are checked at the call, not at the first snapshot.
         """
         chosen = self.session(session)
         self._check_episode(chosen, episode)
         return iter(self._reader.snapshots(chosen.id, episode, start, stop))
+
+    def events(
+        self,
+        session: str | int | Session | None = None,
+        *,
+        kind: EventKind | None = None,
+        name: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Iterator[Event]:
+        """Streams events in the order of recording; ``start`` ≤ step < ``stop``.
+
+        Args:
+            kind: ``"observation"``, ``"span"`` or ``"checkpoint"``; left out, all.
+            name: Of the sight point, the trace point or the checkpoint; left out, all.
+
+        Raises:
+            ValueError: ``kind`` is none of the three.
+        """
+        if kind is not None and kind not in EVENT_KINDS:
+            raise ValueError(f"kind is one of {', '.join(EVENT_KINDS)}, got {kind!r}")
+        chosen = self.session(session)
+        return iter(self._reader.events(chosen.id, kind, name, start, stop))
+
+    def checkpoints(self, session: str | int | Session | None = None) -> list[ModelCheckpoint]:
+        """What ``recorder.checkpoint`` recorded, in the order it was."""
+        from .checkpoints import ModelCheckpoint
+
+        chosen = self.session(session)
+        if chosen.events == 0:
+            return []
+        return [ModelCheckpoint.from_event(event) for event in self.events(chosen, kind="checkpoint")]
 
     def scores(
         self,
@@ -317,6 +366,74 @@ class Film:
 
         return compare(self, a, other or self, b, episode=episode, start=start, stop=stop)
 
+    def rescore(
+        self,
+        session: str | int | Session | None,
+        rubric: Rubric,
+        into: str,
+        *,
+        target: str | os.PathLike[str] | None = None,
+        restore: Callable[[str, str], Any] | None = None,
+        capture: str | Callable[[Any], Any] = "text",
+        strict: bool = False,
+        batch_size: int = 256,
+        episode: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Rescored:
+        """Replays what was captured through another rubric, and records a new session linked to the old one.
+
+        Each new snapshot has episode, step, group and sample of the old one, so :meth:`compare` sets the two
+        against each other pair by pair. The new session's metadata say under ``"rescored"`` what it came
+        from: session, target, and the rubric's class and SHA-256 (over sources and configuration).
+
+        Strings, integers and floats come back as they were, and so do values whose ``repr`` Python reads
+        (``None``, ``True``, bytes, lists, tuples and dicts of such). A capture that was cut, one that is the
+        repr of another object, or none at all cannot be replayed: such snapshots are left out and counted.
+
+        Trees with a ``forward_batch`` are scored in batches. A rubric that raises fails for its pair (a
+        ``forward_batch`` for its batch), which is recorded and counted. Trajectory rubrics are reset at the
+        beginning of each episode.
+
+        Args:
+            session: The session to replay.
+            rubric: The tree to score with.
+            into: The new session's name.
+            target: Where it goes; left out, this recording.
+            restore: Called as ``restore("action" or "observation", text)`` for every capture that is text
+                and whole; gives what the rubric is to get, for example ``json.loads(text)``.
+            capture: What the new snapshots keep, as in :meth:`Recorder.observe`.
+            strict: Raise before anything is recorded where a snapshot cannot be replayed.
+            batch_size: Snapshots scored at once.
+            episode, start, stop: This episode, these steps only.
+            metadata: More for the new session's metadata.
+            progress: Called with (snapshots done, snapshots in all).
+
+        Raises:
+            KeyError: no such session or episode.
+            ValueError: ``strict``, and a snapshot cannot be replayed; the message names the first.
+        """
+        from .rescoring import rescore
+
+        return rescore(
+            self,
+            self.session(session),
+            rubric,
+            into,
+            target=target,
+            restore=restore,
+            capture=capture,
+            strict=strict,
+            batch_size=batch_size,
+            episode=episode,
+            start=start,
+            stop=stop,
+            metadata=metadata,
+            progress=progress,
+        )
+
     def plot(
         self,
         path: str | os.PathLike[str],
@@ -353,7 +470,10 @@ def resolve_target(target: str | os.PathLike[str]) -> tuple[Path, str]:
     elif scheme in ("console", "python"):
         raise ValueError(f"{target!r} keeps nothing that could be read back; give a database or a JSONL file")
     elif match is not None and text[match.end() :].startswith("//"):
-        raise ValueError(f"cannot read {target!r}: known are a path, sqlite:///path and jsonl:path")
+        raise ValueError(
+            f"cannot read {without_password(text)!r}: known are a path, sqlite:///path, postgresql://… and "
+            "jsonl:path"
+        )
     path = Path(text).expanduser()
     if not path.exists():
         raise FileNotFoundError(2, "no recording there", str(path))
@@ -372,14 +492,14 @@ def _sniff(path: Path) -> str:
     return "sqlite"  # let the native reader say what is wrong with it
 
 
-def _open(path: Path, kind: str) -> Reader:
+def _open(path: Path, kind: str, kek: Kek | None) -> Reader:
     if kind == "jsonl":
         from .jsonl_reader import JsonlReader
 
         return JsonlReader(path)
     from .sqlite_reader import SqliteReader
 
-    return SqliteReader(str(path))
+    return SqliteReader(str(path), kek)
 
 
 def _session(info: Mapping[str, Any]) -> Session:
@@ -397,6 +517,7 @@ def _session(info: Mapping[str, Any]) -> Session:
         steps=info["steps"],
         episodes=info["episodes"],
         scalars=info["scalars"],
+        events=info["events"],
         writers=info["writers"],
         ranks=tuple(info["ranks"]),
     )

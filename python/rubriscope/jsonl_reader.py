@@ -6,6 +6,7 @@ streamed from the file on every call. Parsing is Python's: some tens of thousand
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from array import array
@@ -17,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import FormatError
+from .event import EVENT_KINDS, Event
+from .merging import by_clock, by_step, columns_by_step
 from .series import FAILED, NO_GROUP, NO_SAMPLE, SCORED, SKIPPED, ScoreSeries, Summary
 from .snapshot import ROOT, NeuralSnapshot
 
@@ -60,6 +63,7 @@ class _Session:
         self.episodes: dict[str, int] = {}
         self.snapshots = 0
         self.scalar_records = 0
+        self.events = 0
         self.paths: dict[str, _Column] = {}
         self.scalars: dict[str, _Column] = {}
 
@@ -91,6 +95,7 @@ class _Session:
             "steps": self.snapshots,
             "episodes": len(self.episodes),
             "scalars": self.scalar_records,
+            "events": self.events,
             "writers": len(self.writers),
             "ranks": sorted(self.ranks),
         }
@@ -109,6 +114,10 @@ class JsonlReader:
         """Lets go of the parsed columns."""
         self._by_uuid = {}
         self._seen = None
+
+    def ledgers(self) -> Any:
+        """Raises ``ValueError``: lines have no ledger."""
+        raise ValueError(f"{self._path} has no ledger: one is kept in databases only")
 
     def sessions(self) -> list[dict[str, Any]]:
         """One dictionary a session, as the native reader's."""
@@ -167,17 +176,43 @@ class JsonlReader:
         start: int | None = None,
         stop: int | None = None,
     ) -> Iterator[NeuralSnapshot]:
-        """Streams a session's snapshots in file order."""
+        """Streams a session's snapshots."""
+
+        def stream(writer: str) -> Iterator[NeuralSnapshot]:
+            for line in self._lines_of(session_id, writer, start, stop):
+                if line["kind"] == "snapshot" and episode in (None, line.get("episode", "0")):
+                    yield _snapshot(line)
+
+        return by_step(map(stream, self.writers(session_id)))
+
+    def events(
+        self,
+        session_id: int,
+        kind: str | None = None,
+        name: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Iterator[Event]:
+        """Streams a session's events."""
+
+        def stream(writer: str) -> Iterator[Event]:
+            for line in self._lines_of(session_id, writer, start, stop):
+                of_kind = line["kind"] in EVENT_KINDS and kind in (None, line["kind"])
+                if of_kind and name in (None, line["name"]):
+                    yield _event(line)
+
+        return by_clock(map(stream, self.writers(session_id)))
+
+    def _lines_of(
+        self, session_id: int, writer: str, start: int | None, stop: int | None
+    ) -> Iterator[dict[str, Any]]:
         session = self._session(session_id)
-        for line in self._lines():
-            if line["kind"] != "snapshot" or line["session"] != session.uuid:
-                continue
-            if episode is not None and line.get("episode", "0") != episode:
-                continue
+        for line in self._lines(writer):
             step = line.get("step", 0)
-            if (start is not None and step < start) or (stop is not None and step >= stop):
+            if line["session"] != session.uuid or line["kind"] == "session":
                 continue
-            yield _snapshot(line)
+            if (start is None or step >= start) and (stop is None or step < stop):
+                yield line
 
     def _session(self, number: int) -> _Session:
         self._load()
@@ -207,7 +242,10 @@ class JsonlReader:
         result["score"] = np.array(column.score, dtype=np.float64)[keep]
         result["status"] = np.array(column.status, dtype=np.uint8)[keep]
         result["duration_ns"] = np.array(column.duration_ns, dtype=np.int64)[keep]
-        return result
+        if len(session.writers) == 1:
+            return result
+        by_writer = np.argsort(result["writer"], kind="stable")
+        return columns_by_step({name: values[by_writer] for name, values in result.items()})
 
     def _load(self) -> None:
         stat = self._path.stat()
@@ -257,14 +295,17 @@ class JsonlReader:
                 _column(session.scalars, name).add(record, value, status, 0)
             for name, outcome in (line.get("statuses") or {}).items():
                 _column(session.scalars, name).add(record, None, _STATUS_CODES[outcome], 0)
+        elif kind in EVENT_KINDS:
+            session.events += 1
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        """The file's objects. A last line without its newline is one still being written: left out."""
+    def _lines(self, writer: str | None = None) -> Iterator[dict[str, Any]]:
+        """The file's objects, or one writer's. A last line without its newline is still being written."""
+        head, wanted = b'{"writer":"', b"" if writer is None else b'{"writer":"%s"' % writer.encode()
         with open(self._path, "rb") as file:
             for number, raw in enumerate(file, start=1):
                 if not raw.endswith(b"\n"):
                     return
-                if raw.isspace():
+                if raw.isspace() or (raw.startswith(head) and not raw.startswith(wanted)):
                     continue
                 try:
                     line = json.loads(raw)
@@ -276,7 +317,8 @@ class JsonlReader:
                     raise FormatError(
                         f"{self._path} line {number} is not a rubriscope record ({error}): {shown!r}"
                     ) from error
-                yield line
+                if writer in (None, line["writer"]):
+                    yield line
 
 
 def _column(columns: dict[str, _Column], path: str) -> _Column:
@@ -284,6 +326,35 @@ def _column(columns: dict[str, _Column], path: str) -> _Column:
     if column is None:
         column = columns[path] = _Column()
     return column
+
+
+def _event(line: Mapping[str, Any]) -> Event:
+    fields = {
+        name: base64.b64decode(value["base64"])
+        if isinstance(value, dict) and [*value] == ["base64"]
+        else value
+        for name, value in line["fields"].items()
+    }
+    return Event(
+        id=f"{line['writer']}:{line['sequence']}",
+        kind=line["kind"],
+        name=line["name"],
+        session_id=line["session"],
+        session_name=line.get("session_name", ""),
+        episode_id=line.get("episode"),
+        step=line.get("step", 0),
+        time_ns=line["time_ns"],
+        duration_ns=line["duration_ns"],
+        outcome=line["outcome"],
+        values=line["values"],
+        fields=fields,
+        attributes=line.get("attributes") or {},
+        metadata=line.get("metadata") or {},
+        rank=line.get("rank", 0),
+        group_id=line.get("group"),
+        sample_index=line.get("sample"),
+        recovered=bool(line.get("recovered", False)),
+    )
 
 
 def _snapshot(line: Mapping[str, Any]) -> NeuralSnapshot:
@@ -317,4 +388,5 @@ def _snapshot(line: Mapping[str, Any]) -> NeuralSnapshot:
         group_id=line.get("group"),
         sample_index=line.get("sample"),
         recovered=bool(line.get("recovered", False)),
+        captures=line.get("captures") or {},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import multiprocessing
 import multiprocessing.util
 import os
 import time
@@ -13,15 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _C, _device, _provenance
+from . import _C, _device, _postgres_url, _provenance, _ranks
 from ._details import to_json
 from .targets import sink_for_target, target_of
+from .vault import has_vault, vault_of
 
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
+    from .checkpoints import ModelCheckpoint
+    from .ledger import Ledger
     from .observer import RubricObserver
 
 OnFull = Literal["block", "drop_newest"]
@@ -122,6 +126,7 @@ class Recorder:
         session_name: str,
         created_ns: int,
         metadata_json: str,
+        ledger: bool,
         options: dict[str, Any],
         targets: list[Any],
     ) -> None:
@@ -131,11 +136,18 @@ class Recorder:
             "session_name": session_name,
             "created_ns": created_ns,
             "metadata_json": metadata_json,
+            "ledger": ledger,
         }
+        if ledger and any(isinstance(sink, (_C.SqliteSink, _C.PostgresSink)) for sink in sinks):
+            from .ledger import use_default_key
+
+            use_default_key()
         self._options = options
         self._targets = targets
         self._observers: list[RubricObserver] = []
         self._episodes = 0
+        vault = vault_of(sinks)
+        self._checkpoint_schema_id: int | None = None
         journal_dir = options["journal_dir"] or _C.journal_dir_for(target_of(sinks[0]))
         report = _C.recover(journal_dir, sinks)
         self._native = _C.Recorder(
@@ -143,10 +155,16 @@ class Recorder:
             rank=rank,
             world_size=world_size,
             sinks=sinks,
+            vault=vault,
             **{**options, "journal_dir": journal_dir},
         )
         self._native.add_recovered(report["delivered"], report["damaged"])
         _open_recorders.add(self)
+        # A file of trace events alone has no room for other events.
+        if any(not str(target).startswith("trace:") for target in targets):
+            _C._recorder_opened(self._native)
+            # Also where nobody closes it: the native recorder then ends with this object.
+            weakref.finalize(self, _C._recorder_closed, self._native)
 
     # ---- identity
 
@@ -169,6 +187,21 @@ class Recorder:
     def journal_path(self) -> Path:
         """This writer's journal folder."""
         return Path(self._native.journal_path)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of what this process recorded, as far as it is durable.
+
+        Raises:
+            ValueError: the session has none (``ledger=False``), or no target that is a database.
+        """
+        from .ledger import Ledger
+
+        for one in self._targets:
+            target = one if isinstance(one, str) else target_of(one)
+            if target.startswith(("sqlite:", "postgresql:")):
+                return Ledger(target, self.session_id, self.writer_id)
+        raise ValueError("a ledger is kept in a database, and none of the targets is one")
 
     @property
     def closed(self) -> bool:
@@ -260,6 +293,34 @@ class Recorder:
         else:
             self._native.log(names, values, step)
 
+    def checkpoint(
+        self, path_or_name: str | os.PathLike[str], *, step: int | None = None, **info: Any
+    ) -> ModelCheckpoint:
+        """Records that a checkpoint of the model was saved: its SHA-256 and size, tied to the step.
+
+        The files are read before this returns (natively, without the GIL), so that what is recorded is what
+        was saved. ``rubriscope show`` lists checkpoints, ``rubriscope verify`` finds files that changed.
+
+        Args:
+            path_or_name: A file, or a folder of shards, each of which is recorded. A text without a slash
+                that is neither is kept as a name (of a model in a registry): there is nothing to verify.
+            step: The training step; left out, the recorder's.
+            info: What else to say of it; JSON, as in :meth:`annotate`.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        from .checkpoints import take
+
+        return take(self, path_or_name, step, info)
+
+    def _checkpoint_schema(self) -> int:
+        if self._checkpoint_schema_id is None:
+            from .checkpoints import FIELDS, NAME
+
+            self._checkpoint_schema_id = self._native.define_event(NAME, "{}", [], list(FIELDS))
+        return self._checkpoint_schema_id
+
     # ---- life
 
     def flush(self, timeout_s: float = 60.0) -> int:
@@ -282,6 +343,7 @@ class Recorder:
         for observer in self._observers:
             observer.detach()
         self._observers.clear()
+        _C._recorder_closed(self._native)
         self._native.close()
         _open_recorders.discard(self)
 
@@ -305,14 +367,22 @@ class Recorder:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.writer_id, self._session, self._options, self._targets)
+        secrets = _postgres_url.given_for(self._targets)
+        return _reopen, (self.writer_id, self._session, self._options, self._targets, secrets)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
         return self  # one stream, however often the object that holds it is copied
 
 
-def _reopen(writer_id: str, session: dict[str, Any], options: dict[str, Any], targets: list[Any]) -> Recorder:
+def _reopen(
+    writer_id: str,
+    session: dict[str, Any],
+    options: dict[str, Any],
+    targets: list[Any],
+    secrets: dict[str, str],
+) -> Recorder:
     """The recorder a pickle stands for: the open one in its process, elsewhere a writer of its session."""
+    _postgres_url.take(secrets)
     for recorder in _open_recorders:
         if recorder.writer_id == writer_id:
             return recorder
@@ -337,10 +407,14 @@ def _close_all() -> None:
             recorder.close()
 
 
-# multiprocessing ends its children without atexit, but runs its own finalizers.
-multiprocessing.util.register_after_fork(
-    _close_all, lambda _: multiprocessing.util.Finalize(None, _close_all, exitpriority=-100)
-)
+def _close_all_in_child(_: Any = None) -> None:
+    # multiprocessing ends its children without atexit, but runs its own finalizers.
+    multiprocessing.util.Finalize(None, _close_all, exitpriority=-100)
+
+
+multiprocessing.util.register_after_fork(_close_all, _close_all_in_child)
+if multiprocessing.parent_process() is not None:  # a child that imports this only now
+    _close_all_in_child()
 
 
 def record(
@@ -355,13 +429,17 @@ def record(
     *,
     block_timeout_s: float = 5.0,
     resume: bool = False,
+    session_id: str | None = None,
+    ledger: bool = True,
 ) -> Recorder:
     """Opens a recorder for one session.
 
     Args:
-        target: A path (``runs.db``, ``run.jsonl``), a URL (``sqlite:///…``, ``jsonl:…``, ``console:``) or a
-            sink; left out, the sinks alone, or the console when there are none.
+        target: A path (``runs.db``, ``run.jsonl``), a URL (``sqlite:///…``, ``postgresql://…``, ``jsonl:…``,
+            ``console:``) or a sink; left out, the sinks alone, or the console when there are none.
         session: The session's name; left out, made from the date. A name used again makes a new session.
+            The ranks of one run (torchrun, an initialised process group) that give the same name record one
+            session together, each its own stream.
         metadata: What the session's record says about the run, beside what rubriscope finds out itself
             (command line, git commit, versions, machine).
         sinks: More targets or sinks: any object with ``emit(snapshot)`` or ``write(batch)``.
@@ -370,12 +448,17 @@ def record(
         on_full: Then ``"block"`` waits ``block_timeout_s`` once before it refuses new records,
             ``"drop_newest"`` refuses at once. Refused records are counted in ``stats().dropped``.
         flush_interval_ms: The longest a record waits before it is offered to the sinks.
-        resume: Goes on with the latest session of this name (SQLite).
+        resume: Goes on with the latest session of this name (a database).
+        session_id: The session's UUID, or any text (a job's id): every process that gives it records that
+            session. Left out, the ranks of one run agree on one, and a process alone makes a new one.
+        ledger: Keeps a signed Merkle tree over the records in the database (docs/ledger.md).
 
     Raises:
         FormatError: the target is not rubriscope's, or of a newer format; it was left as it was.
-        OSError: the journal or the target cannot be made.
-        ValueError: an option is out of range, or ``resume`` finds no such session.
+        OSError: the journal or the target cannot be made; a ``ConnectionError``, where the ranks of a run
+            cannot agree on a session.
+        ValueError: an option is out of range, ``resume`` finds no such session, or comes with a
+            ``session_id``.
     """
     targets: list[Any] = [] if target is None else [target]
     targets.extend(sinks or ())
@@ -383,7 +466,7 @@ def record(
         targets.append("console:")
     made = [sink_for_target(t) for t in targets]
     # What a worker opens again: paths made absolute, other objects as they are.
-    kept = [target_of(sink) if isinstance(sink, _C.Sink) else sink for sink in made]
+    kept = [target_of(sink) if isinstance(sink, _C.Sink) and not has_vault(sink) else sink for sink in made]
     options = {
         "journal_dir": None if journal_dir is None else str(Path(journal_dir).absolute()),
         "journal_limit_bytes": int(journal_limit_bytes),
@@ -392,8 +475,8 @@ def record(
         "flush_interval_ms": int(flush_interval_ms),
     }
     if resume:
-        if session is None:
-            raise ValueError("resume=True needs the session's name")
+        if session is None or session_id is not None:
+            raise ValueError("resume=True needs the session's name, and no session_id")
         identity = _resumed(kept[0], session)
     else:
         identity = {
@@ -402,19 +485,26 @@ def record(
             "created_ns": time.time_ns(),
             "metadata_json": to_json({**(metadata or {}), "rubriscope": _provenance.collect()}),
         }
-    return Recorder(made, **identity, options=options, targets=kept)
+        if session_id is None:
+            identity = _ranks.agreed(session, identity)
+        else:
+            identity["session_id"] = _ranks.session_id_from(session_id)
+    return Recorder(made, **identity, ledger=ledger, options=options, targets=kept)
 
 
 def _resumed(target: Any, name: str) -> dict[str, Any]:
     from .film import Film
 
-    if not isinstance(target, str) or not target.startswith("sqlite:"):
+    key: dict[str, Any] = {}
+    if has_vault(target):
+        target, key = target.target, target.key_source
+    if not isinstance(target, str) or not target.startswith(("sqlite:", "postgresql:")):
         raise ValueError(f"resume=True needs a database as target, got {target!r}")
-    found = (
-        [s for s in Film(target).sessions() if s.name == name]
-        if Path(target[len("sqlite://") :]).exists()
-        else []
-    )
+    try:
+        with Film(target, **key) as film:
+            found = [s for s in film.sessions() if s.name == name]
+    except FileNotFoundError:
+        found = []
     if not found:
         raise ValueError(f"resume=True: there is no session {name!r} in {target}")
     latest = found[-1]

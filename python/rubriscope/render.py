@@ -87,14 +87,17 @@ def failures(snapshot: NeuralSnapshot) -> list[str]:
     ]
 
 
-def snapshot_line(snapshot: NeuralSnapshot, *, colour: bool = False, width: int | None = None) -> str:
+def snapshot_line(
+    snapshot: NeuralSnapshot, *, colour: bool = False, width: int | None = None, ranked: bool = False
+) -> str:
     """One line: time, session, episode, step, reward, scores below the root, failures.
 
-    ``width`` cuts the list of scores, never the failures. No newline at the end.
+    ``width`` cuts the list of scores, never the failures. Rank 0 is named where the session has others
+    (``ranked``). No newline at the end.
     """
     bold, dim, red, reset = (_BOLD, _DIM, _RED, _RESET) if colour else ("", "", "", "")
     where = f"{printable(snapshot.session_name)} ep {printable(snapshot.episode_id)} step {snapshot.step}"
-    if snapshot.rank:
+    if snapshot.rank or ranked:
         where += f" rank {snapshot.rank}"
     if snapshot.group_id is not None:
         where += f" group {snapshot.group_id}"
@@ -136,7 +139,7 @@ def snapshot_line(snapshot: NeuralSnapshot, *, colour: bool = False, width: int 
     return line
 
 
-def snapshot_tree(snapshot: NeuralSnapshot, *, text_limit: int = 200) -> Tree:
+def snapshot_tree(snapshot: NeuralSnapshot, *, text_limit: int = 200, ranked: bool = False) -> Tree:
     """A rich tree: what was scored, and each node with score, status, duration and explanation."""
     from rich.text import Text
     from rich.tree import Tree
@@ -144,7 +147,7 @@ def snapshot_tree(snapshot: NeuralSnapshot, *, text_limit: int = 200) -> Tree:
     title = Text()
     title.append(printable(snapshot.session_name), style="bold")
     title.append(f"  episode {printable(snapshot.episode_id)}  step {snapshot.step}")
-    if snapshot.rank:
+    if snapshot.rank or ranked:
         title.append(f"  rank {snapshot.rank}")
     if snapshot.group_id is not None:
         title.append(f"  group {snapshot.group_id}")

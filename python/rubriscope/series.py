@@ -22,7 +22,7 @@ Kind = Literal["rubric", "scalar"]
 
 @dataclass(slots=True, eq=False)
 class ScoreSeries:
-    """One path's values, one entry a record, in the order of recording. All arrays have the same length n.
+    """One path's values, one entry a record, in the film's order. All arrays have the same length n.
 
     ``len(series)`` is n. A skipped or failed entry has NaN as its score.
     """
@@ -84,6 +84,12 @@ class ScoreSeries:
     def statuses(self) -> list[str]:
         """The status of each entry by name."""
         return [STATUS_NAMES[code] for code in self.status]
+
+    def of_rank(self, rank: int) -> ScoreSeries:
+        """What one rank of a distributed run recorded, as a series called ``path @ rank N``."""
+        mine = self.rank == rank
+        columns = {name: getattr(self, name)[mine] for name in self.__slots__ if name not in ("path", "kind")}
+        return ScoreSeries(path=f"{self.path} @ rank {rank}", kind=self.kind, **columns)
 
     def by_step(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The steps that have a value, ascending, and the mean value at each; shapes (k,) and (k,)."""

@@ -14,6 +14,23 @@ ROOT = "root"
 
 
 @dataclass(slots=True)
+class Scalars:
+    """One ``recorder.log(…)``, as sinks with ``write_all`` get it beside the snapshots.
+
+    Built positionally by ``csrc/binding/snapshot_object.cpp``.
+    """
+
+    id: str  #: ``"<writer UUID>:<sequence>"``, as a snapshot's
+    session_id: str
+    session_name: str
+    step: int
+    time_ns: int  #: wall clock of the call
+    values: dict[str, float]  #: NaN where it was not finite
+    rank: int = 0
+    recovered: bool = False
+
+
+@dataclass(slots=True)
 class NeuralSnapshot:
     """One call of an observed rubric tree: a score, a status and a duration for each of its nodes.
 
@@ -45,6 +62,9 @@ class NeuralSnapshot:
     group_id: int | None = None
     sample_index: int | None = None
     recovered: bool = False  #: replayed from the journal of a process that died
+    #: what ``action`` and ``observation`` lack of what the rubric was given: ``"repr"``, ``"cut"`` or
+    #: ``"cut repr"``; absent where it is the value itself
+    captures: dict[str, str] = field(default_factory=dict)
 
     @property
     def timestamp(self) -> float:

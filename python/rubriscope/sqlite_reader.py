@@ -1,19 +1,15 @@
-"""Reads a SQLite recording through the native reader, with several writers brought into one order.
-
-The native reader goes writer by writer. People replay a distributed run by the clock, so here the writers'
-streams are merged by time; each stream keeps its own order, also where the clock was set back in between.
-"""
+"""Reads a SQLite recording through the native reader, which goes writer by writer: here they are merged."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from . import _C
+from .event import Event
+from .merging import by_clock, by_step, columns_by_step
 from .series import Summary
 from .snapshot import NeuralSnapshot
 
@@ -21,12 +17,17 @@ from .snapshot import NeuralSnapshot
 class SqliteReader:
     """The sessions of one database. Raises ``rubriscope.FormatError`` for a file that is not ours."""
 
-    def __init__(self, path: str) -> None:
-        self._native = _C.FilmReader(path)
+    def __init__(self, path: str, kek: _C.Kek | None = None) -> None:
+        self._path = path
+        self._native = _C.FilmReader(path, kek)
 
     def close(self) -> None:
         """Lets go of the file."""
         del self._native
+
+    def ledgers(self) -> _C.LedgerReader:
+        """The ledgers of this database."""
+        return _C.LedgerReader(self._path)
 
     def sessions(self) -> list[dict[str, Any]]:
         """One dictionary a session."""
@@ -63,13 +64,13 @@ class SqliteReader:
         stop: int | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Columns of one rubric path."""
-        return _by_time(self._native.scores(session_id, path, episode=episode, start=start, stop=stop))
+        return columns_by_step(self._native.scores(session_id, path, episode=episode, start=start, stop=stop))
 
     def scalars(
         self, session_id: int, name: str, start: int | None = None, stop: int | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Columns of one scalar."""
-        return _by_time(self._native.scalars(session_id, name, start=start, stop=stop))
+        return columns_by_step(self._native.scalars(session_id, name, start=start, stop=stop))
 
     def summaries(self, session_id: int, episode: str | None = None, bins: int = 24) -> list[Summary]:
         """Figures of every rubric path, from one scan."""
@@ -86,32 +87,24 @@ class SqliteReader:
         stop: int | None = None,
     ) -> Iterator[NeuralSnapshot]:
         """Streams a session's snapshots."""
-        count = len(self._native.writers(session_id))
-        streams = [
+        return by_step(
             self._native.snapshots(session_id, episode=episode, start=start, stop=stop, writer=writer)
-            for writer in range(count)
-        ]
-        if count == 1:
-            return iter(streams[0])
-        return (snapshot for _, snapshot in heapq.merge(*map(_timed, streams), key=lambda entry: entry[0]))
+            for writer in self._numbers(session_id)
+        )
 
+    def events(
+        self,
+        session_id: int,
+        kind: str | None = None,
+        name: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Iterator[Event]:
+        """Streams a session's events."""
+        return by_clock(
+            self._native.events(session_id, kind=kind, name=name, start=start, stop=stop, writer=writer)
+            for writer in self._numbers(session_id)
+        )
 
-def _timed(stream: Iterator[NeuralSnapshot]) -> Iterator[tuple[int, NeuralSnapshot]]:
-    """Snapshots with a time that never goes back."""
-    latest = -(2**63)
-    for snapshot in stream:
-        latest = max(latest, snapshot.time_ns)
-        yield latest, snapshot
-
-
-def _by_time(columns: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """The order of :func:`SqliteReader.snapshots`, for columns that come writer by writer."""
-    writer = columns["writer"]
-    starts = np.flatnonzero(np.diff(writer)) + 1
-    if len(starts) == 0:
-        return columns
-    time_ns = columns["time_ns"].copy()
-    for stream in np.split(time_ns, starts):
-        np.maximum.accumulate(stream, out=stream)
-    order = np.argsort(time_ns, kind="stable")
-    return {name: column[order] for name, column in columns.items()}
+    def _numbers(self, session_id: int) -> range:
+        return range(len(self._native.writers(session_id)))

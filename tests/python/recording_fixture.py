@@ -179,7 +179,7 @@ def _snapshot(
 
 _SCHEMA = """
 PRAGMA application_id = 0x52534350;
-PRAGMA user_version = 1;
+PRAGMA user_version = 3;
 CREATE TABLE sessions(session_id INTEGER PRIMARY KEY, uuid TEXT UNIQUE, name TEXT, created_at TEXT,
   created_ns INTEGER, closed_ns INTEGER, metadata TEXT);
 CREATE TABLE writers(writer_key INTEGER PRIMARY KEY, session_id INTEGER, writer_id TEXT UNIQUE, rank INTEGER,
@@ -193,8 +193,9 @@ CREATE TABLE episodes(session_id INTEGER, episode_id TEXT, started_ns INTEGER,
 CREATE TABLE steps(step_key INTEGER PRIMARY KEY, session_id INTEGER, episode_id TEXT, step_index INTEGER,
   time_ns INTEGER, reward REAL, action, observation, metadata TEXT, group_id INTEGER, sample_index INTEGER,
   schema_key INTEGER, scores TEXT, statuses TEXT, record BLOB);
-CREATE TABLE spans(first_key INTEGER PRIMARY KEY, last_key INTEGER, session_id INTEGER, steps INTEGER,
-  scalars INTEGER, first_ns INTEGER, last_ns INTEGER, episode_id TEXT, first_step INTEGER, last_step INTEGER);
+CREATE TABLE extents(first_key INTEGER PRIMARY KEY, last_key INTEGER, session_id INTEGER, steps INTEGER,
+  scalars INTEGER, events INTEGER, first_ns INTEGER, last_ns INTEGER, episode_id TEXT, first_step INTEGER,
+  last_step INTEGER);
 CREATE TABLE scalars(scalar_key INTEGER PRIMARY KEY, session_id INTEGER, step_index INTEGER, time_ns INTEGER,
   schema_key INTEGER, "values" TEXT, record BLOB);
 """
@@ -272,7 +273,7 @@ def write_sqlite(path: Path, sessions: list[SessionSpec]) -> Path:
                 (writer_key, session_id, writer, rank, len(spec.writers), "test", 100 + rank, spec.created_ns,
                  spec.closed_ns),
             )  # fmt: skip
-            _write_spans(connection, session_id, writer_key, mine, logged)
+            _write_extents(connection, session_id, writer_key, mine, logged)
         schema_key += 1
         tree_key = schema_key
         definition = json.dumps({"kind": "tree", "slots": spec.slots}, separators=(",", ":"))
@@ -326,14 +327,14 @@ def write_sqlite(path: Path, sessions: list[SessionSpec]) -> Path:
     return path
 
 
-def _write_spans(
+def _write_extents(
     connection: sqlite3.Connection,
     session_id: int,
     writer_key: int,
     snapshots: list[NeuralSnapshot],
     logged: list[Scalars],
 ) -> None:
-    """One span a run of eight records, with the episode where it is the same for all its snapshots."""
+    """One extent a run of eight records, with the episode where it is the same for all its snapshots."""
     keyed: list[tuple[int, NeuralSnapshot | Scalars]] = [
         *((int(one.id.rsplit(":", 1)[1]), one) for one in snapshots),
         *((one.sequence, one) for one in logged),
@@ -348,7 +349,7 @@ def _write_spans(
         episode = episodes.pop() if len(episodes) == 1 else None
         steps = [one.step for one in mine]
         connection.execute(
-            "INSERT INTO spans VALUES (?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO extents VALUES (?,?,?,?,?,0,?,?,?,?,?)",
             (keys[0], keys[-1], session_id, len(mine), len(run) - len(mine), min(times), max(times),
              episode, min(steps, default=None), max(steps, default=None)),
         )  # fmt: skip

@@ -102,7 +102,7 @@ def test_usage_errors(cli: Cli) -> None:
         (["export", "one.db", "x.xls"], "the suffix must be one of"),
         (["compare", "runs.db", "sft", "dpo"], "no session 'dpo'"),
         (["recover", "nowhere"], "no such target or folder"),
-        (["sessions", "postgresql://u:p@h/d"], "rubriscope[postgres]"),
+        (["sessions", "postgresql://u:p@h/d#x"], "percent-encode"),
     ],
 )
 def test_no_such_thing_is_2_and_one_line(cli: Cli, argv: list[str], message: str) -> None:

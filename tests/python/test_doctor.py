@@ -100,11 +100,11 @@ def test_torch_problems_have_remedies(
     assert doctor.main([]) == 1
 
 
-def test_says_why_there_is_no_cuda_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_says_whether_there_are_cuda_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     for cuda, reason in ((None, "CPU build"), ("13.0", "built for CUDA 13.0")):
         torch = Torch(Path("/x/torch"), "2.13.0", cuda)
         monkeypatch.setattr(doctor, "find_torch", lambda torch=torch: torch)
-        assert reason in checks()["CUDA plugin"].value
+        assert reason in checks()["CUDA operators"].value
 
 
 def test_extension_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_extras_are_those_of_the_project() -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"test", "bench", "dev"}
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"test", "bench", "dev", "oracles"}
 
 
 def test_printed_report(capsys: pytest.CaptureFixture[str]) -> None:

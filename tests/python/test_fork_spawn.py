@@ -6,6 +6,8 @@ import copy
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import traceback
 
 import cloudpickle
@@ -214,6 +216,33 @@ def test_a_process_that_returns_has_delivered(tmp_path, method):
         assert process.exitcode == 0
         recorder.log({"x": 1.0})
     assert [reward for _, reward in steps(path)] == [5.0]
+
+
+RECORDS_FIRST_IN_THE_CHILD = """
+import multiprocessing, sys
+import rubriscope as rs
+
+def work(path):
+    global recorder
+    recorder = rs.record(path, flush_interval_ms=60_000)
+    recorder.log({"x": 5.0})
+
+if __name__ == "__main__":
+    assert "rubriscope.recorder" not in sys.modules
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(sys.argv[2],))
+    process.start()
+    process.join(60)
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_that_records_where_its_parent_never_did_has_delivered(tmp_path, method):
+    (tmp_path / "program.py").write_text(RECORDS_FIRST_IN_THE_CHILD)
+    path = tmp_path / "runs.db"
+    subprocess.run([sys.executable, tmp_path / "program.py", method, path], check=True)
+    assert rows(path, "select step_index from scalars") == [(0,)]
+    assert not (tmp_path / "runs.db.rubriscope").exists()
 
 
 # ---- Pickles

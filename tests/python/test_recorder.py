@@ -124,11 +124,12 @@ def test_python_sinks_are_opened_closed_and_run_elsewhere():
 @pytest.mark.parametrize(
     ("target", "error", "words"),
     [
-        ("postgresql://user:secret@host/db", ImportError, "rubriscope[postgres]"),
-        ("postgres://host/db", ImportError, "rubriscope[postgres]"),
-        ("redis://host", ImportError, "rubriscope[redis]"),
-        ("wandb://project", ImportError, "rubriscope[wandb]"),
-        ("gopher://x", ValueError, "gopher"),
+        ("postgresql://user:secret/@host/db", ValueError, "percent-encode"),
+        ("postgres:host/db", ValueError, "postgres://user@host"),
+        ("redis://:secret@/0", ValueError, "redis://host"),
+        ("parquet:", ValueError, "parquet:path"),
+        ("hub://host", ImportError, "rubriscope[hub]"),
+        ("gopher://me:secret@x", ValueError, "gopher"),
         (3, TypeError, "3"),
         (object(), TypeError, "object"),
         ("sqlite:", ValueError, "sqlite"),
@@ -144,8 +145,8 @@ def test_targets_that_are_refused(target, error, words, tmp_path):
 
 
 def test_a_database_sink_of_a_later_extra_says_so():
-    with pytest.raises(ImportError, match=r"rubriscope\[postgres\]"):
-        rs.DatabaseSink("postgresql://host/db")
+    with pytest.raises(ImportError, match=r"rubriscope\[hub\]"):
+        rs.DatabaseSink("hub://host/db")
 
 
 @pytest.mark.parametrize(
@@ -677,16 +678,24 @@ def test_a_full_journal_refuses_new_records_and_keeps_the_accepted(tmp_path, on_
     recorder.observe(tree)
     try:
         made = fill(recorder, tree)
-        tree("after", None)
+        refused = 0
+        while refused < 5:  # the drain may have been late with the last piece of journal
+            time.sleep(0.02)
+            dropped = recorder.stats().dropped
+            tree("after", None)
+            made += 1
+            refused = refused + 1 if recorder.stats().dropped > dropped else 0
         stats = recorder.stats()
-        assert stats.accepted + stats.dropped == made + 1
-        assert 0 < stats.accepted < made + 1
+        assert stats.accepted + stats.dropped == made
+        assert 0 < stats.accepted < made
         assert stats.pending == stats.accepted
     finally:
         sink.go.set()
     accepted = recorder.stats().accepted
     assert recorder.flush() == accepted
-    assert sink.seen == list(range(accepted)), "the first were kept, in order"
+    assert len(sink.seen) == accepted
+    numbers = [seen for seen in sink.seen if seen != "after"]
+    assert numbers == list(range(len(numbers))), "the first were kept, in order"
     tree("room again", None)
     recorder.close()
     assert sink.seen[-1] == "room again"

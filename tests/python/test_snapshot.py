@@ -14,7 +14,7 @@ from rubriscope.snapshot import FIELD_NAMES, NeuralSnapshot, dump_json
 FIELDS = [
     *("id", "session_id", "session_name", "episode_id", "step", "time_ns", "scores", "statuses"),
     *("durations_ns", "reward", "metadata", "action", "observation", "explanations", "reasons"),
-    *("score_metadata", "calls", "rank", "group_id", "sample_index", "recovered"),
+    *("score_metadata", "calls", "rank", "group_id", "sample_index", "recovered", "captures"),
 ]
 
 

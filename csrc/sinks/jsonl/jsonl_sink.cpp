@@ -1,8 +1,5 @@
 #include "rubriscope/sinks/jsonl/jsonl_sink.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,72 +11,15 @@
 
 #include "rubriscope/core/captured.h"
 #include "rubriscope/core/errors.h"
+#include "rubriscope/core/event_fields.h"
 #include "rubriscope/core/json.h"
+#include "rubriscope/sinks/lines_file.h"
+#include "rubriscope/sinks/rows.h"
 
 namespace rubriscope {
 namespace {
 
 constexpr std::string_view kLineStart = "{\"writer\":\"";
-constexpr std::size_t kChunk = std::size_t{1} << 20;
-
-SinkError sink_error(const std::string& what, const std::string& path, int error_number) {
-  const char* remedy = "";
-  if (error_number == ENOSPC || error_number == EDQUOT) remedy = "; free some space";
-  return SinkError(what + " " + path + " failed: " + std::strerror(error_number) + remedy, true);
-}
-
-/// Reads up to `bytes` at `offset`; fewer only at the end of the file.
-std::size_t read_at(int file, const std::string& path, char* to, std::size_t bytes, off_t offset) {
-  std::size_t have = 0;
-  while (have < bytes) {
-    const ssize_t got = pread(file, to + have, bytes - have, offset + static_cast<off_t>(have));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw sink_error("Reading", path, errno);
-    if (got == 0) break;
-    have += static_cast<std::size_t>(got);
-  }
-  return have;
-}
-
-off_t size_of(int file, const std::string& path) {
-  struct stat info{};
-  if (fstat(file, &info) != 0) throw sink_error("Reading", path, errno);
-  return info.st_size;
-}
-
-/// The only one to append while it lives. Held by the open file, so it ends with the process.
-class FileLock {
- public:
-  FileLock(int file, const std::string& path) : file_(file) {
-    while (flock(file, LOCK_EX) != 0) {
-      if (errno != EINTR) throw sink_error("Locking", path, errno);
-    }
-  }
-  ~FileLock() { flock(file_, LOCK_UN); }
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-
- private:
-  int file_;
-};
-
-/// Calls visit(chunk) from the end of the file to its start until it returns true. Neighbouring chunks
-/// overlap by `overlap` bytes, so that a match across their border is seen.
-template <class Visit>
-void for_each_chunk_backwards(int file, const std::string& path, std::size_t overlap, Visit&& visit) {
-  std::string chunk;
-  off_t end = size_of(file, path);
-  while (end > 0) {
-    const off_t start = std::max<off_t>(0, end - static_cast<off_t>(kChunk));
-    const std::size_t extra =
-        std::min<std::size_t>(overlap, static_cast<std::size_t>(size_of(file, path) - end));
-    chunk.resize(static_cast<std::size_t>(end - start) + extra);
-    chunk.resize(read_at(file, path, chunk.data(), chunk.size(), start));
-    if (visit(std::string_view(chunk), start)) return;
-    end = start;
-  }
-}
-
 struct LastLine {
   bool found{false};
   std::optional<std::uint64_t> sequence;  ///< of the last record; none when there is but a session line
@@ -92,43 +32,30 @@ LastLine find_last_line(int file, const std::string& path, const std::string& wr
   constexpr std::string_view sequence_key = "sequence\":";
   constexpr std::size_t longest_number = 20;
   LastLine last;
-  for_each_chunk_backwards(file, path, needle.size() + sequence_key.size() + longest_number + 2,
-                           [&](std::string_view chunk, off_t start) {
-                             std::size_t at = chunk.rfind(needle);
-                             while (at != std::string_view::npos) {
-                               const bool at_line_start = at == 0 ? start == 0 : chunk[at - 1] == '\n';
-                               if (at_line_start) {
-                                 last.found = true;
-                                 std::string_view rest = chunk.substr(at + needle.size());
-                                 if (rest.starts_with(sequence_key)) {
-                                   std::uint64_t sequence = 0;
-                                   for (const char c : rest.substr(sequence_key.size())) {
-                                     if (c < '0' || c > '9') break;
-                                     sequence = sequence * 10 + static_cast<std::uint64_t>(c - '0');
-                                   }
-                                   last.sequence = sequence;
-                                   return true;
-                                 }
-                               }
-                               if (at == 0) break;
-                               at = chunk.rfind(needle, at - 1);
-                             }
-                             return false;
-                           });
+  lines::for_each_chunk_backwards(file, path, needle.size() + sequence_key.size() + longest_number + 2,
+                                  [&](std::string_view chunk, off_t start) {
+                                    std::size_t at = chunk.rfind(needle);
+                                    while (at != std::string_view::npos) {
+                                      const bool at_line_start = at == 0 ? start == 0 : chunk[at - 1] == '\n';
+                                      if (at_line_start) {
+                                        last.found = true;
+                                        std::string_view rest = chunk.substr(at + needle.size());
+                                        if (rest.starts_with(sequence_key)) {
+                                          std::uint64_t sequence = 0;
+                                          for (const char c : rest.substr(sequence_key.size())) {
+                                            if (c < '0' || c > '9') break;
+                                            sequence = sequence * 10 + static_cast<std::uint64_t>(c - '0');
+                                          }
+                                          last.sequence = sequence;
+                                          return true;
+                                        }
+                                      }
+                                      if (at == 0) break;
+                                      at = chunk.rfind(needle, at - 1);
+                                    }
+                                    return false;
+                                  });
   return last;
-}
-
-/// What follows the last line break was never finished.
-void truncate_torn_line(int file, const std::string& path) {
-  const off_t size = size_of(file, path);
-  off_t keep = 0;
-  for_each_chunk_backwards(file, path, 0, [&](std::string_view chunk, off_t start) {
-    const std::size_t line_break = chunk.rfind('\n');
-    if (line_break == std::string_view::npos) return false;
-    keep = start + static_cast<off_t>(line_break) + 1;
-    return true;
-  });
-  if (keep != size && ftruncate(file, keep) != 0) throw sink_error("Truncating a torn line of", path, errno);
 }
 
 }  // namespace
@@ -147,37 +74,14 @@ void JsonlSink::release() noexcept {
 }
 
 void JsonlSink::ensure_open() {
-  if (file_ >= 0) {
-    // A file that was rotated or deleted would swallow what is written to it.
-    struct stat mine{};
-    struct stat named{};
-    if (fstat(file_, &mine) == 0 && stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino &&
-        mine.st_dev == named.st_dev) {
-      return;
-    }
-    release();
-  }
-  file_ = ::open(path_.c_str(), O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-  if (file_ < 0) throw sink_error("Opening", path_, errno);
-  try {
-    const FileLock lock(file_, path_);
-    std::array<char, kLineStart.size()> start{};
-    const std::size_t have = read_at(file_, path_, start.data(), start.size(), 0);
-    if (std::string_view(start.data(), have) != kLineStart.substr(0, have)) {
-      throw FormatError(path_ + " does not hold rubriscope's JSON lines (they start with {\"writer\":\"). " +
-                        "The file was left as it is; name another target");
-    }
-    truncate_torn_line(file_, path_);
-  } catch (...) {
-    release();
-    throw;
-  }
+  if (lines::open_for_lines(file_, path_, kLineStart, "rubriscope's JSON lines")) writers_.clear();
 }
 
 void JsonlSink::register_writer(const SessionInfo& session, const WriterInfo& info) {
   Writer writer;
   writer.prefix = std::string(kLineStart) + info.id + "\",\"sequence\":";
-  std::string common = ",\"session\":";
+  std::string& common = writer.common;
+  common = ",\"session\":";
   append_json_string(common, session.id);
   common += ",\"session_name\":";
   append_json_string(common, session.name);
@@ -200,7 +104,7 @@ void JsonlSink::register_writer(const SessionInfo& session, const WriterInfo& in
     json.key("host").string(info.host).key("pid").number(info.pid);
     json.key("started_ns").number(info.started_ns).end_object();
     text_ += '\n';
-    append_durably(text_);
+    lines::append_durably(file_, path_, text_);
   }
   writers_.insert_or_assign(info.id, std::move(writer));
 }
@@ -208,27 +112,6 @@ void JsonlSink::register_writer(const SessionInfo& session, const WriterInfo& in
 void JsonlSink::open(const SessionInfo& session, const WriterInfo& writer) {
   ensure_open();
   register_writer(session, writer);
-}
-
-void JsonlSink::append_durably(const std::string& text) {
-  const FileLock lock(file_, path_);
-  const off_t before = size_of(file_, path_);
-  std::size_t written = 0;
-  int failure = 0;
-  while (written < text.size() && failure == 0) {
-    const ssize_t got = ::write(file_, text.data() + written, text.size() - written);
-    if (got >= 0) {
-      written += static_cast<std::size_t>(got);
-    } else if (errno != EINTR) {
-      failure = errno;
-    }
-  }
-  if (failure == 0 && fdatasync(file_) != 0) failure = errno;
-  if (failure == 0) return;
-  // All or nothing: nobody else can have appended since, the lock is ours. Where even this fails, the next
-  // open() drops a torn line and the lines before it are recognised by their sequence.
-  const bool undone = ftruncate(file_, before) == 0;
-  throw sink_error(undone ? "Writing to" : "Writing to (and then truncating)", path_, failure);
 }
 
 const JsonlSink::Keys& JsonlSink::keys_of(Writer& writer, const RecordView& record) {
@@ -336,7 +219,56 @@ void JsonlSink::append_by_slot(std::string_view name, ExtraTag tag, const Keys& 
   if (any) text_ += '}';
 }
 
+void JsonlSink::append_event(Writer& writer, const RecordView& record, bool recovered) {
+  const RecordHeader& header = *record.header;
+  const Schema& schema = *record.schema;
+  const rows::Columns columns = rows::columns_of(record);
+  const auto number = [this](std::string_view key, auto value) {
+    text_ += key;
+    append_json_number(text_, value);
+  };
+  text_ += writer.prefix;
+  append_json_number(text_, header.sequence);
+  text_ += ",\"kind\":\"";
+  text_ += kind_name(header.kind);
+  text_ += '"';
+  text_ += writer.common;
+  if (columns.episode.data() != nullptr) {
+    text_ += ",\"episode\":";
+    append_json_string(text_, columns.episode);
+  }
+  number(",\"step\":", header.step);
+  if (header.group != kNoGroup) number(",\"group\":", header.group);
+  if (header.sample != kNoSample) number(",\"sample\":", std::int64_t{header.sample});
+  number(",\"time_ns\":", header.time_ns);
+  text_ += ",\"name\":";
+  append_json_string(text_, schema.name);
+  text_ += ",\"attributes\":";
+  append_json_value(text_, schema.attributes);
+  number(",\"duration_ns\":", header.duration_ns);
+  text_ += ",\"outcome\":\"";
+  text_ += outcome_name(header.outcome);
+  text_ += "\",\"values\":{";
+  const Keys& keys = keys_of(writer, record);
+  bool any = false;
+  for (std::size_t i = 0; i < header.slots; ++i) {
+    if (record.statuses()[i] != Status::scored) continue;
+    if (any) text_ += ',';
+    any = true;
+    number(keys.of_slot[i].front(), record.scores()[i]);
+  }
+  text_ += "},\"fields\":";
+  append_fields_json(text_, record, BytesAs::base64);
+  if (columns.metadata_json.data() != nullptr) {
+    text_ += ",\"metadata\":";
+    append_json_value(text_, columns.metadata_json);
+  }
+  if (recovered) text_ += ",\"recovered\":true";
+  text_ += "}\n";
+}
+
 void JsonlSink::append_record(Writer& writer, const RecordView& record, bool recovered) {
+  if (is_event(record.header->kind)) return append_event(writer, record, recovered);
   const RecordHeader& header = *record.header;
   const Keys& keys = keys_of(writer, record);
   const bool snapshot = header.kind == RecordKind::snapshot;
@@ -424,6 +356,7 @@ void JsonlSink::append_record(Writer& writer, const RecordView& record, bool rec
     text_ += ",\"observation\":";
     append_json_capture(text_, observation.text, observation.form);
   }
+  append_capture_notes(action, observation);
   if (by_slot) {
     append_by_slot("explanations", ExtraTag::explanation, keys, record);
     append_by_slot("reasons", ExtraTag::reason, keys, record);
@@ -438,6 +371,19 @@ void JsonlSink::append_record(Writer& writer, const RecordView& record, bool rec
   }
   if (recovered) text_ += ",\"recovered\":true";
   text_ += "}\n";
+}
+
+void JsonlSink::append_capture_notes(const RecordView::Extra& action, const RecordView::Extra& observation) {
+  std::string_view open = ",\"captures\":{";
+  const auto append = [&](std::string_view name, const RecordView::Extra& capture) {
+    const std::string_view note = capture.text.data() != nullptr ? capture_note(capture.form) : "";
+    if (note.empty()) return;
+    text_.append(open).append("\"").append(name).append("\":\"").append(note).append("\"");
+    open = ",";
+  };
+  append("action", action);
+  append("observation", observation);
+  if (open == ",") text_ += "}";
 }
 
 void JsonlSink::write(const Batch& batch) {
@@ -459,7 +405,7 @@ void JsonlSink::write(const Batch& batch) {
     append_record(writer->second, record, batch.recovered);
   }
   try {
-    if (!text_.empty()) append_durably(text_);
+    if (!text_.empty()) lines::append_durably(file_, path_, text_);
     writer->second.may_repeat = false;
   } catch (const SinkError&) {
     release();
@@ -477,7 +423,7 @@ void JsonlSink::close() {
   const int file = file_;
   file_ = -1;
   writers_.clear();
-  if (::close(file) != 0 && errno != EINTR) throw sink_error("Closing", path_, errno);
+  if (::close(file) != 0 && errno != EINTR) throw lines::sink_error("Closing", path_, errno);
 }
 
 void JsonlSink::abandon_after_fork() {

@@ -45,7 +45,8 @@ class JsonlSink : public Sink {
   };
   struct Writer {
     std::string prefix;          ///< {"writer":"…","sequence":
-    std::string snapshot_start;  ///< ,"kind":"snapshot",… up to the rank
+    std::string common;          ///< ,"session":… up to the rank
+    std::string snapshot_start;  ///< ,"kind":"snapshot" and the common part
     std::string scalars_start;
     bool may_repeat{true};
     std::unordered_map<std::uint32_t, Keys> keys;
@@ -56,8 +57,9 @@ class JsonlSink : public Sink {
   void register_writer(const SessionInfo& session, const WriterInfo& writer);
   const Keys& keys_of(Writer& writer, const RecordView& record);
   void append_record(Writer& writer, const RecordView& record, bool recovered);
+  void append_event(Writer& writer, const RecordView& record, bool recovered);
+  void append_capture_notes(const RecordView::Extra& action, const RecordView::Extra& observation);
   void append_by_slot(std::string_view name, ExtraTag tag, const Keys& keys, const RecordView& record);
-  void append_durably(const std::string& text);
 
   const std::string path_;
   int file_{-1};

@@ -57,6 +57,8 @@ class Statement {
   void run();
   void reset() noexcept { sqlite3_reset(statement_.get()); }
 
+  /// SQLITE_INTEGER, SQLITE_FLOAT, SQLITE_TEXT, SQLITE_BLOB or SQLITE_NULL.
+  int type(int column) { return sqlite3_column_type(statement_.get(), column); }
   bool is_null(int column) { return sqlite3_column_type(statement_.get(), column) == SQLITE_NULL; }
   std::int64_t integer(int column) { return sqlite3_column_int64(statement_.get(), column); }
   double real(int column) { return sqlite3_column_double(statement_.get(), column); }

@@ -9,7 +9,7 @@ namespace rubriscope::sqlite {
 
 const char* const kCreateSql = R"sql(
 PRAGMA application_id = 0x52534350;
-PRAGMA user_version = 1;
+PRAGMA user_version = 3;
 CREATE TABLE sessions(
   session_id INTEGER PRIMARY KEY,
   uuid TEXT NOT NULL UNIQUE,
@@ -62,12 +62,13 @@ CREATE TABLE steps(
   scores TEXT NOT NULL,
   statuses TEXT,
   record BLOB NOT NULL);
-CREATE TABLE spans(
+CREATE TABLE extents(
   first_key INTEGER PRIMARY KEY,
   last_key INTEGER NOT NULL,
   session_id INTEGER NOT NULL REFERENCES sessions,
   steps INTEGER NOT NULL,
   scalars INTEGER NOT NULL,
+  events INTEGER NOT NULL,
   first_ns INTEGER NOT NULL,
   last_ns INTEGER NOT NULL,
   episode_id TEXT,
@@ -81,11 +82,44 @@ CREATE TABLE scalars(
   schema_key INTEGER NOT NULL REFERENCES schemas,
   "values" TEXT NOT NULL,
   record BLOB NOT NULL);
+CREATE TABLE events(
+  event_key INTEGER PRIMARY KEY,
+  session_id INTEGER NOT NULL REFERENCES sessions,
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  episode_id TEXT,
+  step_index INTEGER NOT NULL,
+  time_ns INTEGER NOT NULL,
+  duration_ns INTEGER NOT NULL,
+  outcome TEXT NOT NULL,
+  trace_id TEXT,
+  parent_id TEXT,
+  schema_key INTEGER NOT NULL REFERENCES schemas,
+  "values" TEXT NOT NULL,
+  fields TEXT NOT NULL,
+  metadata TEXT,
+  record BLOB NOT NULL);
+CREATE TABLE ledgers(
+  writer_key INTEGER PRIMARY KEY REFERENCES writers,
+  size INTEGER NOT NULL,
+  checkpoint TEXT);
+CREATE TABLE ledger_tiles(
+  tile_key INTEGER PRIMARY KEY,
+  hashes BLOB NOT NULL);
+CREATE TABLE ledger_entries(
+  entry_key INTEGER PRIMARY KEY,
+  entry BLOB NOT NULL);
+CREATE TABLE vault(
+  id INTEGER PRIMARY KEY CHECK(id = 1),
+  search_key BLOB NOT NULL);
+CREATE TABLE vault_keys(
+  writer_key INTEGER PRIMARY KEY REFERENCES writers,
+  wrapped_key BLOB NOT NULL);
 CREATE VIEW trajectory AS
   SELECT s.session_id AS session_id, s.episode_id AS episode_id, s.step_index AS step_index,
          r.rubric_path AS rubric_path, json_extract(s.scores, r.jp) AS score,
          CASE coalesce(substr(s.statuses, r.slot + 1, 1), 's')
-           WHEN 's' THEN 'scored' WHEN 'k' THEN 'skipped' ELSE 'failed' END AS status,
+           WHEN 's' THEN 'scored' WHEN 'k' THEN 'skipped' WHEN 'f' THEN 'failed' END AS status,
          w.rank AS rank, s.step_key & 0xFFFFFFFFFF AS sequence, s.group_id AS group_id,
          s.sample_index AS sample_index
   FROM steps s CROSS JOIN rubrics r ON r.schema_key = s.schema_key
@@ -96,6 +130,12 @@ CREATE VIEW scalar_values AS
          s.scalar_key & 0xFFFFFFFFFF AS sequence
   FROM scalars s CROSS JOIN rubrics r ON r.schema_key = s.schema_key
   CROSS JOIN writers w ON w.writer_key = s.scalar_key >> 40;
+CREATE VIEW event_values AS
+  SELECT e.session_id AS session_id, e.kind AS kind, e.name AS event, r.rubric_path AS name,
+         json_extract(e."values", r.jp) AS value, e.step_index AS step_index, e.time_ns AS time_ns,
+         e.trace_id AS trace_id, w.rank AS rank, e.event_key & 0xFFFFFFFFFF AS sequence
+  FROM events e CROSS JOIN rubrics r ON r.schema_key = e.schema_key
+  CROSS JOIN writers w ON w.writer_key = e.event_key >> 40;
 )sql";
 
 namespace {
@@ -106,9 +146,14 @@ std::uint32_t big_endian_32(const unsigned char* at) {
 
 FileState judge(std::int64_t application_id, std::int64_t version, bool has_tables, const std::string& path) {
   if (application_id == kApplicationId) {
+    if (version < kFormatVersion) {
+      throw FormatError(path + " has format version " + std::to_string(version) +
+                        " of an older rubriscope; this one knows version " + std::to_string(kFormatVersion) +
+                        ". The file was left as it is; name another target");
+    }
     if (version > kFormatVersion) {
       throw FormatError(path + " has format version " + std::to_string(version) +
-                        ", written by a newer rubriscope; this one knows versions up to " +
+                        ", written by a newer rubriscope; this one knows version " +
                         std::to_string(kFormatVersion) + ". The file was left as it is");
     }
     return FileState::ours;
@@ -122,6 +167,20 @@ FileState judge(std::int64_t application_id, std::int64_t version, bool has_tabl
 }
 
 }  // namespace
+
+bool replace_checkpoint(const std::string& path, const std::string& writer_id, const std::string& old_note,
+                        const std::string& new_note) {
+  if (inspect_file(path) != FileState::ours) throw FormatError(path + " holds no recording");
+  Database database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, 5000);
+  Statement(database,
+            "UPDATE ledgers SET checkpoint = ?3 WHERE checkpoint = ?2 AND "
+            "writer_key = (SELECT writer_key FROM writers WHERE writer_id = ?1)")
+      .bind(1, writer_id)
+      .bind(2, old_note)
+      .bind(3, new_note)
+      .run();
+  return sqlite3_changes(database.handle()) == 1;
+}
 
 FileState inspect_file(const std::string& path) {
   struct stat info{};

@@ -4,16 +4,22 @@
 #include <cstdint>
 #include <string>
 
+#include "rubriscope/sinks/rows.h"
 #include "rubriscope/sinks/sqlite/database.h"
 
 namespace rubriscope::sqlite {
 
 inline constexpr std::int64_t kApplicationId = 0x52534350;  // "RSCP"
-inline constexpr std::int64_t kFormatVersion = 1;
+inline constexpr std::int64_t kFormatVersion = 3;
 
-/// step_key and scalar_key are writer_key << kSequenceBits | sequence.
-inline constexpr int kSequenceBits = 40;
-inline constexpr std::uint64_t kSequenceMask = (std::uint64_t{1} << kSequenceBits) - 1;
+using rows::kSequenceBits;
+using rows::kSequenceMask;
+using rows::tile_key;
+
+/// Puts a note that says the same with more signatures in the place of a log's checkpoint; false when that
+/// was replaced meanwhile. Throws DatabaseError.
+bool replace_checkpoint(const std::string& path, const std::string& writer_id, const std::string& old_note,
+                        const std::string& new_note);
 
 /// The SQL that makes an empty database ours, without BEGIN and COMMIT.
 extern const char* const kCreateSql;

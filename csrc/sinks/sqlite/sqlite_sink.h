@@ -8,6 +8,7 @@
 #include <string>
 
 #include "rubriscope/recorder/sink.h"
+#include "rubriscope/vault/vault.h"
 
 namespace rubriscope {
 
@@ -31,6 +32,13 @@ class SqliteSink : public Sink {
   bool stores_identity() const override { return true; }
   void close() override;
   void abandon_after_fork() override;
+
+  /// The keys of this database, made (and the file with them) where there are none. Throws SealedError when
+  /// they were wrapped by another key, and like open().
+  vault::VaultPtr open_vault(const vault::Kek& kek);
+
+  /// Whether there is a database already and it has such keys.
+  bool is_encrypted();
 
  private:
   struct Connection;

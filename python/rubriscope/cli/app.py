@@ -7,16 +7,23 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from .._version import __version__
 from ..render import PLAINER
-from . import compare, doctor, export, recover, replay, scores, sessions, show
 from .common import FAILED, USAGE, CommandError, Parser
+
+#: One module each, in the order of the help.
+_COMMANDS = (
+    "sessions", "show", "replay", "scores", "compare", "rescore", "export", "verify", "witness", "keys",
+    "shred", "recover", "ingest", "trace", "sight", "demo", "doctor",
+)  # fmt: skip
 
 _DESCRIPTION = "Read, replay, compare and export what a rubriscope recorder wrote."
 
 _EPILOG = """\
-A TARGET is what rs.record() took: a path to a database or .jsonl file, sqlite:///path or jsonl:path.
+A TARGET is what rs.record() took: a path to a database or .jsonl file, sqlite:///path, jsonl:path or
+postgresql://user@host:port/database.
 TARGET:SESSION names a session of it. A session is given by name, UUID (or its first 6 characters) or number,
 and may be left out where there is one.
 
@@ -28,39 +35,56 @@ examples:
   rubriscope scores runs.db root format.tag --plot curves.png
   rubriscope compare runs.db sft grpo
   rubriscope compare a.db:sft b.db:grpo --json
+  rubriscope rescore runs.db --session grpo --rubric rewards:Strict --into grpo-strict
   rubriscope export runs.db results.json
+  rubriscope verify runs.db
+  rubriscope show sealed.db --key-file vault.key
   rubriscope recover runs.db
+  rubriscope trace view --status error
+  rubriscope ingest redis://host:6379/0 --to runs.db
+  rubriscope sight inject --pid 4242 Policy.forward --metric execution_time_ms
+  rubriscope demo first-light
 
 exit codes:
   0    done
-  1    a finding (a comparison's drop, a damaged journal, a problem doctor found) or a failure on the way
+  1    a finding (a comparison's drop, a damaged journal, a record that is not what was signed,
+       a problem doctor found) or a failure on the way
   2    wrong usage, or no such target, session, step, rubric or episode
   130  interrupted
   141  the reader of the output went away (a pipe into head)
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole parser, one subcommand a module."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser, with the one subcommand where ``command`` names it, else with all.
+
+    A command's module is imported with its parser, and most need more than the one that was asked for: numpy
+    alone takes longer to import than a trace file of 64 MB to read.
+    """
     top = Parser(prog="rubriscope", description=_DESCRIPTION, epilog=_EPILOG)
     top.add_argument("--version", action="version", version=f"rubriscope {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
-    for module in (sessions, show, replay, scores, compare, export, recover, doctor):
-        module.register(commands)
+    for name in (command,) if command in _COMMANDS else _COMMANDS:
+        import_module(f".{name}", __package__).register(commands)
     return top
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Parses and runs; never lets an expected error out as a traceback."""
-    top = parser()
+    given = list(sys.argv[1:] if argv is None else argv)
+    top = parser(given[0] if given else None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Captured text may hold what the terminal's encoding, or no encoding, can: print it all the same.
         sys.stdout.reconfigure(errors=PLAINER)
     try:
-        arguments = top.parse_args(argv)
+        arguments = top.parse_args(given)
         if arguments.command is None:
             top.print_help(sys.stderr)
             return USAGE
+        if arguments.key_file and "new_key_file" not in arguments:
+            from ..vault import KEY_FILE_VARIABLE
+
+            os.environ[KEY_FILE_VARIABLE] = arguments.key_file
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except SystemExit as leaving:  # argparse: --help, --version, wrong usage

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..film import Film, Session
+from .._postgres_url import is_postgres
 from ..render import colour_wanted, is_terminal
 from ..snapshot import dump_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ..film import Film, Session
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -47,6 +49,9 @@ def add_command(
     """A subcommand's parser with what all have: ``--json`` and the function to run."""
     parser: Parser = commands.add_parser(name, help=help, description=description, epilog=epilog)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the key of an encrypted recording (RUBRISCOPE_KEY_FILE)"
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -59,7 +64,16 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 
 
 def split_target(text: str) -> tuple[str, str | None]:
-    """``runs.db:grpo`` into target and session; a colon that belongs to an existing path stays there."""
+    """``runs.db:grpo`` into target and session; a colon that belongs to an existing path stays there.
+
+    In a ``postgresql://`` URL the session is what follows the last colon of its path or its options.
+    """
+    if is_postgres(text):
+        authority, slash, rest = text.partition("://")[2].partition("/")
+        database, colon, session = rest.rpartition(":")
+        if not colon:
+            return text, None
+        return text.partition("://")[0] + "://" + authority + slash + database, session
     scheme, colon, rest = text.partition(":")
     prefix = ""
     if colon and scheme.lower() in ("sqlite", "jsonl"):
@@ -85,11 +99,11 @@ def file_of(target: str) -> str:
 
 def note_journals(film: Film) -> None:
     """Says on standard error when records of a process that died wait in a journal."""
-    folder = str(film.path) + ".rubriscope"
+    from .._C import journal_dir_for, list_journals
+
+    folder = journal_dir_for(film.place)
     if not os.path.isdir(folder):
         return
-    from .._C import list_journals
-
     ownerless = (one for one in list_journals(folder) if not one["owner_alive"] and not one["set_aside"])
     records = sum(one["pending_records"] for one in ownerless)
     if records:
@@ -102,6 +116,8 @@ def note_journals(film: Film) -> None:
 
 def open_session(target: str, session: str | None) -> tuple[Film, Session]:
     """The film and the session meant; ``target`` may carry the session after a colon."""
+    from ..film import Film
+
     target, in_target = split_target(target)
     film = Film(target)
     return film, film.session(session if session is not None else in_target)
@@ -126,6 +142,11 @@ def console(*, stderr: bool = False) -> Console:
     return PipeConsole(
         file=file, width=width, highlight=False, no_color=not colour_wanted(file), emoji=False, markup=False
     )
+
+
+def many(count: int, noun: str) -> str:
+    """``1 record``, ``1,234 records``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def ascii_only() -> bool:

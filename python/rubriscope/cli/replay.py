@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     waits = arguments.speed != 0 and not math.isinf(arguments.speed)
     out = sys.stdout
     trees = console() if arguments.tree and not arguments.json else None
+    ranked = len(session.ranks) > 1
     before: int | None = None
     shown = 0
     for snapshot in film.snapshots(
@@ -65,10 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json(snapshot.to_dict(), indent=None)
         elif trees is not None:
-            trees.print(snapshot_tree(snapshot))
+            trees.print(snapshot_tree(snapshot, ranked=ranked))
         else:
             width = shutil.get_terminal_size().columns if is_terminal(out) else None
-            out.write(snapshot_line(snapshot, colour=colour_wanted(out), width=width) + "\n")
+            line = snapshot_line(snapshot, colour=colour_wanted(out), width=width, ranked=ranked)
+            out.write(line + "\n")
         if waits:
             out.flush()
     if shown == 0:

@@ -22,7 +22,8 @@ def register(commands: Any) -> None:
         "Several values at a step are averaged; --json gives every value. Without a PATH: all rubrics.",
         epilog="examples:\n"
         "  rubriscope scores runs.db root format.tag --session grpo\n"
-        "  rubriscope scores runs.db root loss --plot curves.png",
+        "  rubriscope scores runs.db root loss --plot curves.png\n"
+        "  rubriscope scores runs.db root --ranks",
     )
     parser.add_argument("target", metavar="TARGET", help="a database or .jsonl file, also TARGET:SESSION")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="rubric paths and scalar names")
@@ -31,6 +32,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--rows", type=int, default=20, metavar="N", help="rows of the table, 0 for every step (default 20)"
     )
+    parser.add_argument("--ranks", action="store_true", help="each rank of a distributed run on its own")
     add_range(parser)
 
 
@@ -42,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         film.scores(path, session, episode=arguments.episode, start=arguments.start, stop=arguments.stop)
         for path in paths
     ]
+    if arguments.ranks:
+        many = [series.of_rank(rank) for series in many for rank in session.ranks]
     if arguments.plot:
         from ..plot import plot
 
@@ -52,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "session": session.uuid,
                 "name": session.name,
                 "plot": arguments.plot,
+                "ranks": list(session.ranks),
                 "series": {series.path: _columns(series) for series in many},
             },
             indent=None,

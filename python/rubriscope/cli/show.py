@@ -25,6 +25,8 @@ from .sessions import ranks, took
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..checkpoints import ModelCheckpoint
+
 
 def register(commands: Any) -> None:
     """Adds the command."""
@@ -65,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "episodes": film.episodes(session),
                 "rubrics": [summary.to_dict() for summary in rubrics],
                 "scalars": [summary.to_dict() for summary in scalars],
+                "checkpoints": [checkpoint.to_dict() for checkpoint in film.checkpoints(session)],
             }
         )
         return OK
@@ -97,7 +100,10 @@ def _print_summary(film: Film, session: Session, rubrics: list[Summary], scalars
     for many in (rubrics, scalars):
         if many:
             out.print(_table(many, out.width))
-    if not rubrics and not scalars:
+    checkpoints = film.checkpoints(session)
+    if checkpoints:
+        out.print(_checkpoint_table(checkpoints, out.width))
+    if not rubrics and not scalars and not checkpoints:
         out.print("nothing recorded yet")
 
 
@@ -131,6 +137,24 @@ def _table(many: list[Summary], width: int) -> Table:
         skipped.cells.append(Text(f"{summary.skipped:,}", style="" if summary.skipped else "dim"))
         time.cells.append(duration(summary.mean_duration_ns))
     return fitted_table(columns if is_rubric else columns[:8], width)
+
+
+def _checkpoint_table(checkpoints: list[ModelCheckpoint], width: int) -> Table:
+    step, name, size, digest, info = columns = [
+        Column("step"),
+        Column("checkpoint", right=False),
+        Column("bytes", 1),
+        Column("SHA-256", 2, right=False),
+        Column("about", 3, right=False),
+    ]
+    for one in checkpoints:
+        step.cells.append(f"{one.step:,}")
+        shards = f" ({len(one.files):,} files)" if one.files else ""
+        name.cells.append(printable(one.name) + shards)
+        size.cells.append("–" if one.size is None else f"{one.size:,}")
+        digest.cells.append("–" if one.sha256 is None else one.sha256[:16])
+        info.cells.append(", ".join(f"{printable(k)}={printable(v, 60)}" for k, v in one.info.items()))
+    return fitted_table(columns, width)
 
 
 def _indented(path: str) -> str:
@@ -194,7 +218,7 @@ def _show_step(film: Film, session: Session, arguments: argparse.Namespace) -> i
         return OK
     out = console()
     for snapshot in shown:
-        out.print(snapshot_tree(snapshot))
+        out.print(snapshot_tree(snapshot, ranked=len(session.ranks) > 1))
     if more:
         out.print(f"… {more} more at step {step}; --limit 0 shows all")
     return OK

@@ -166,8 +166,12 @@ TEST(CborRecord, ScalarsHaveNoDurationsAndKeepNaN) {
 TEST(CborRecord, RandomRecordsComeBack) {
   std::mt19937_64 random(3);
   CborEncoder encoder(make_session(), make_writer());
-  for (const std::size_t slots : {0, 1, 2, 15, 24, 300, 5000, 65535}) {
-    const SchemaPtr schema = make_tree(slots);
+  std::vector<SchemaPtr> schemas = {make_event(0, {}), make_event(0, {"a"}),
+                                    make_event(3, {"a", "b", "c", "d"}),
+                                    make_event(40, std::vector<std::string>(30, "f"))};
+  for (const std::size_t slots : {0, 1, 2, 15, 24, 300, 5000, 65535}) schemas.push_back(make_tree(slots));
+  for (const SchemaPtr& schema : schemas) {
+    const std::size_t slots = schema->slots.size();
     for (int i = 0; i < (slots > 1000 ? 3 : 300); ++i) {
       const OwnedRecord record = random_record(random, schema, random() >> 24);
       std::vector<std::byte> bytes(3);  // appends
@@ -196,6 +200,37 @@ TEST(CborRecord, RandomRecordsComeBack) {
   }
 }
 
+TEST(CborRecord, AnEventsBytes) {
+  RecordBuilder builder(make_event(2, {"trace_id", "count", "note"}, 7));
+  builder.event(RecordKind::span, 1500, Outcome::blocked)
+      .score(1, 2.5)
+      .extra(ExtraTag::field, "mem_1", 0, 0)
+      .extra(ExtraTag::field, "3", 1, 1)
+      .extra(ExtraTag::field, "long", 3 | kCaptureCut, 2);
+  EXPECT_EQ(decode_cbor(encode(builder.build())).view().header->outcome, Outcome::blocked);
+  const std::string bytes = hex(encode(builder.build()));
+  EXPECT_EQ(bytes.substr(bytes.find("0d82")),
+            "0d82f6f94100"  // 13: [null, 2.5]
+            "0e420001"      // 14: statuses
+            "18231905dc"    // 35: 1500 ns
+            "182402"        // 36: blocked
+            "1825a300656d656d5f3101030264"
+            "6c6f6e67"        // 37: {0: "mem_1", 1: 3, 2: "long"}
+            "1826a1021883");  // 38: {2: repr, cut}
+}
+
+TEST(CborRecord, RefusesFormsWithoutFields) {
+  RecordBuilder builder(make_event(0, {"a"}));
+  builder.extra(ExtraTag::field, "x", 3, 0);
+  std::vector<std::byte> bytes = encode(builder.build());
+  EXPECT_EQ(decode_cbor(bytes).view().header->kind, RecordKind::observation);
+  bytes[bytes.size() - 2] = std::byte{1};  // the form of another field
+  EXPECT_THROW(decode_cbor(bytes), FormatError);
+  bytes[bytes.size() - 2] = std::byte{0};
+  bytes.back() = std::byte{0};  // a form that has no need to be said
+  EXPECT_THROW(decode_cbor(bytes), FormatError);
+}
+
 TEST(CborRecord, InvalidUtf8IsReplaced) {
   RecordBuilder builder(make_tree(1));
   builder.score(0, 1).extra(ExtraTag::action, "a\xFFz");
@@ -218,22 +253,24 @@ TEST(CborRecord, LastOfSeveralExtrasOfASlotIsKept) {
 // Whatever the bytes, the decoder answers or throws FormatError; the sanitizers watch.
 TEST(CborRecord, DamagedBytesAreRefusedOrRead) {
   std::mt19937_64 random(5);
-  const OwnedRecord record = random_record(random, make_tree(4), 9);
-  const std::vector<std::byte> good = encode(record);
-  for (std::size_t length = 0; length < good.size(); ++length) {
-    EXPECT_THROW(decode_cbor(std::span(good).first(length)), FormatError) << length;
-  }
-  std::vector<std::byte> longer = good;
-  longer.push_back(std::byte{0});
-  EXPECT_THROW(decode_cbor(longer), FormatError);
-  for (std::size_t at = 0; at < good.size(); ++at) {
-    for (int bit = 0; bit < 8; ++bit) {
-      std::vector<std::byte> bad = good;
-      bad[at] ^= static_cast<std::byte>(1 << bit);
-      try {
-        (void)decode_cbor(bad);
-      } catch (const FormatError&) {
-        continue;
+  for (const SchemaPtr& schema : {make_tree(4), make_event(2, {"a", "b", "c", "d", "e"})}) {
+    const OwnedRecord record = random_record(random, schema, 9);
+    const std::vector<std::byte> good = encode(record);
+    for (std::size_t length = 0; length < good.size(); ++length) {
+      EXPECT_THROW(decode_cbor(std::span(good).first(length)), FormatError) << length;
+    }
+    std::vector<std::byte> longer = good;
+    longer.push_back(std::byte{0});
+    EXPECT_THROW(decode_cbor(longer), FormatError);
+    for (std::size_t at = 0; at < good.size(); ++at) {
+      for (int bit = 0; bit < 8; ++bit) {
+        std::vector<std::byte> bad = good;
+        bad[at] ^= static_cast<std::byte>(1 << bit);
+        try {
+          (void)decode_cbor(bad);
+        } catch (const FormatError&) {
+          continue;
+        }
       }
     }
   }

@@ -79,7 +79,7 @@ TEST_F(FilmReaderTest, SnapshotsComeBackAsTheyWereRecorded) {
   EXPECT_FALSE(cursor.next());
 }
 
-// The spans must never hide a record: whatever the filter, the same as filtering everything by hand.
+// The extents must never hide a record: whatever the filter, the same as filtering everything by hand.
 TEST_F(FilmReaderTest, FiltersAgreeWithTheFullScan) {
   std::mt19937_64 random(22);
   SqliteSink sink(path_);
@@ -88,7 +88,7 @@ TEST_F(FilmReaderTest, FiltersAgreeWithTheFullScan) {
   for (int writer = 0; writer < 3; ++writer) {
     std::vector<OwnedRecord> records = random_stream(random, 900);
     for (std::size_t i = 0; i < records.size(); ++i) {
-      // Steps that ascend in part, so that some spans can be left out.
+      // Steps that ascend in part, so that some extents can be left out.
       if (i % 3 != 0) records[i].header().step = static_cast<std::int64_t>(i);
     }
     record(sink, session, make_writer(writer + 1, writer), records);

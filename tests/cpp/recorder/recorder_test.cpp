@@ -10,6 +10,7 @@
 #include <set>
 
 #include "recorder/testing.h"
+#include "rubriscope/recorder/drain.h"
 
 namespace rubriscope {
 namespace {
@@ -181,6 +182,81 @@ TEST(Recorder, ASlowSinkDoesNotKeepTheOtherWaiting) {
   EXPECT_EQ(steps(slow->all()), counting(100));
 }
 
+TEST(Recorder, SinksShareTimeNotRecords) {
+  TemporaryFolder folder;
+  auto slow = std::make_shared<MemorySink>("memory:slow");
+  auto fast = std::make_shared<MemorySink>("memory:fast");
+  // A whole batch of 8192 takes 1.6 s, and all of them 8 s.
+  slow->set_before_write([&](const Batch& batch) {
+    std::this_thread::sleep_for(std::chrono::microseconds(200) * batch.records.size());
+  });
+  RecorderOptions options = options_in(folder / "journal");
+  options.journal_limit_bytes = 16 << 20;
+  Recorder recorder({}, {}, {slow, fast}, options);
+  const std::uint32_t schema = recorder.define(one_slot_schema());
+  constexpr int kRecords = 40'000;
+  for (int i = 0; i < kRecords; ++i) ASSERT_TRUE(publish(recorder, schema, i));
+  EXPECT_TRUE(eventually([&] { return fast->all().size() == kRecords; }));
+  const std::size_t taken = slow->all().size();
+  EXPECT_LT(taken, kRecords / 2u);  // by records the slow one would have as many
+  slow->set_before_write({});
+  EXPECT_EQ(recorder.flush(30), std::uint64_t{kRecords});
+  EXPECT_EQ(steps(slow->all()), counting(kRecords));
+}
+
+TEST(Recorder, ASinkWhoseWritesCostTheSameKeepsLargeBatches) {
+  TemporaryFolder folder;
+  auto far = std::make_shared<MemorySink>("memory:far");
+  auto fast = std::make_shared<MemorySink>("memory:fast");
+  std::size_t largest = 0;
+  std::atomic<int> writes{0};
+  far->set_before_write([&](const Batch& batch) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(210));
+    ++writes;
+    largest = std::max(largest, batch.records.size());
+  });
+  RecorderOptions options = options_in(folder / "journal");
+  options.journal_limit_bytes = 16 << 20;
+  Recorder recorder({}, {}, {far, fast}, options);
+  const std::uint32_t schema = recorder.define(one_slot_schema());
+  constexpr int kRecords = 60'000;
+  for (int i = 0; i < kRecords; ++i) ASSERT_TRUE(publish(recorder, schema, i));
+  EXPECT_EQ(recorder.flush(60), std::uint64_t{kRecords});
+  recorder.close();
+  // Cut to half until a cut is found to be in vain, then whole batches: 8 of these would do for all.
+  EXPECT_EQ(largest, 8192u);
+  EXPECT_LT(writes, 20);
+  EXPECT_EQ(steps(far->all()), counting(kRecords));
+}
+
+TEST(Recorder, SaysWhichSinkIsBehindWhileTheOtherGoesOn) {
+  TemporaryFolder folder;
+  ReportLog reports;
+  auto down = std::make_shared<MemorySink>("memory:down");
+  auto fine = std::make_shared<MemorySink>("memory:fine");
+  std::atomic<bool> works{false};
+  down->set_before_write([&](const Batch&) {
+    if (!works) throw SinkError("connection refused", true);
+  });
+  RecorderOptions options = options_in(folder / "journal");
+  options.lag_report_ms = 50;
+  Recorder recorder({}, {}, {down, fine}, options);
+  const std::uint32_t schema = recorder.define(one_slot_schema());
+  for (int i = 0; i < 10; ++i) publish(recorder, schema, i);
+  // Once for each interval that it lasts.
+  EXPECT_TRUE(eventually([&] { return reports.count("memory:down: 10 records behind, failing for ") >= 2; }));
+  EXPECT_EQ(fine->all().size(), 10u);
+  const RecorderStats stats = recorder.stats();
+  EXPECT_EQ(stats.sinks.at(0).pending, 10u);
+  EXPECT_EQ(stats.sinks.at(1).pending, 0u);
+  EXPECT_GT(stats.journal_bytes, 0u);
+  works = true;
+  EXPECT_EQ(recorder.flush(10), 10u);
+  EXPECT_EQ(steps(down->all()), counting(10));
+  EXPECT_TRUE(eventually([&] { return reports.count("info: memory:down: has caught up") == 1; }));
+  EXPECT_EQ(reports.count("memory:fine"), 0);
+}
+
 TEST(Recorder, AFailingSinkIsRetriedAndReportedOnce) {
   TemporaryFolder folder;
   ReportLog reports;
@@ -319,6 +395,14 @@ TEST(Recorder, BlockWaitsOnceThenRefusesUntilThereIsRoom) {
   EXPECT_EQ(accepted, 3 * first_round);
   recorder.close();
   EXPECT_EQ(steps(sink->all()), counting(accepted));
+}
+
+// The room that a waiting producer saw may be gone by its next look: it has to try, not to be refused.
+TEST(Recorder, RoomThatWasSeenCountsAlsoWhenAnotherTakesIt) {
+  Drain drain({}, {}, {std::make_shared<MemorySink>()}, [] { return std::vector<SchemaPtr>(); }, 1, 1000);
+  int looks = 0;
+  EXPECT_TRUE(drain.wait([&] { return ++looks == 1; }, 10));
+  EXPECT_EQ(looks, 1);
 }
 
 TEST(Recorder, WaitingProducersAreWokenByClose) {

@@ -173,12 +173,12 @@ TEST(Value, SaysWhatItExpectedAndGot) {
   EXPECT_EQ(value.get<int>(), nullptr);
   try {
     value.as<int>();
-    FAIL() << "expected ValueError";
-  } catch (const ValueError& error) {
+    FAIL() << "expected TypeError";
+  } catch (const TypeError& error) {
     EXPECT_NE(std::string(error.what()).find("int"), std::string::npos) << error.what();
   }
   EXPECT_EQ(Value("literal").text(), "literal");
-  EXPECT_THROW(Value(5).text(), ValueError);
+  EXPECT_THROW(Value(5).text(), TypeError);
 }
 
 // Distances from the literature and from Python's rapidfuzz.

@@ -31,6 +31,7 @@ inline OwnedRecord random_record(std::mt19937_64& random, const SchemaPtr& schem
             static_cast<std::int64_t>(random() >> 2))
       .thread(static_cast<std::uint32_t>(random() % 70'000));
   const bool snapshot = schema->kind == Schema::Kind::tree;
+  const bool event = schema->kind == Schema::Kind::event;
   const auto slot_of = [&] { return static_cast<std::uint16_t>(random() % slots); };
   for (std::size_t i = 0; i < slots; ++i) {
     switch (random() % 6) {
@@ -55,10 +56,45 @@ inline OwnedRecord random_record(std::mt19937_64& random, const SchemaPtr& schem
         builder.score(i, static_cast<double>(random() >> 11) * 0x1p-53, random() % 300);
     }
   }
-  if (!snapshot) return builder.build();
+  if (event) {
+    constexpr std::array<RecordKind, 3> kinds = {RecordKind::observation, RecordKind::span,
+                                                 RecordKind::checkpoint};
+    builder.event(kinds[random() % 3], random() >> (random() % 60),
+                  static_cast<Outcome>(random() % kOutcomes));
+    for (std::size_t i = 0; i < schema->fields.size(); ++i) {
+      const auto field = static_cast<std::uint16_t>(i);
+      switch (random() % 8) {
+        case 0:
+          break;
+        case 1:
+          builder.extra(ExtraTag::field, std::to_string(static_cast<std::int64_t>(random())), 1, field);
+          break;
+        case 2:
+          builder.extra(ExtraTag::field, "0.1", 2, field);
+          break;
+        case 3:
+          builder.extra(ExtraTag::field, random_text(random, 30), 3 | kCaptureCut, field);
+          break;
+        case 4:
+          builder.extra(ExtraTag::field, std::string("\x00\xFF\x80", random() % 4), 4, field);
+          break;
+        case 5:
+          builder.extra(ExtraTag::field, R"([1, {"a": null}])", 5, field);
+          break;
+        case 6:
+          builder.extra(ExtraTag::field, "123456789012345678901", 1, field);
+          break;
+        default:
+          builder.extra(ExtraTag::field, random_text(random, 40), 0, field);
+      }
+    }
+  }
+  if (!snapshot && !event) return builder.build();
   if (random() % 8 != 0) builder.episode("ep-" + std::to_string(random() % 5));
   if (random() % 2 != 0) builder.group(static_cast<std::int64_t>(random() % 100) - 50);
   if (random() % 2 != 0) builder.sample(static_cast<std::int32_t>(random() % 100));
+  if (random() % 3 == 0) builder.extra(ExtraTag::metadata, "{\"a\": [1, \"gr\xC3\xBC\xC3\x9F\"]}");
+  if (event) return builder.build();
   for (const ExtraTag tag : {ExtraTag::action, ExtraTag::observation}) {
     switch (random() % 6) {
       case 0:
@@ -80,7 +116,6 @@ inline OwnedRecord random_record(std::mt19937_64& random, const SchemaPtr& schem
         break;
     }
   }
-  if (random() % 3 == 0) builder.extra(ExtraTag::metadata, "{\"a\": [1, \"gr\xC3\xBC\xC3\x9F\"]}");
   if (slots != 0) {
     if (random() % 3 == 0) builder.extra(ExtraTag::explanation, random_text(random, 40), 0, slot_of());
     if (random() % 3 == 0) builder.extra(ExtraTag::explanation, random_text(random, 40), 0, slot_of());
@@ -101,6 +136,8 @@ inline std::map<std::string, std::string> content(const RecordView& record) {
   found["step"] = std::to_string(header.step);
   found["group"] = std::to_string(header.group);
   found["sample"] = std::to_string(header.sample);
+  found["outcome"] =
+      std::to_string(static_cast<int>(header.outcome)) + " " + std::to_string(header.duration_ns);
   found["thread"] = std::to_string(header.thread);
   for (std::size_t i = 0; i < header.slots; ++i) {
     std::string& slot = found["slot " + std::to_string(i)];

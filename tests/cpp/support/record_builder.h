@@ -31,7 +31,9 @@ class RecordBuilder {
         scores_(schema_->slots.size(), std::numeric_limits<double>::quiet_NaN()),
         durations_(schema_->slots.size(), 0),
         statuses_(schema_->slots.size(), Status::skipped) {
-    header_.kind = schema_->kind == Schema::Kind::tree ? RecordKind::snapshot : RecordKind::scalars;
+    header_.kind = schema_->kind == Schema::Kind::tree      ? RecordKind::snapshot
+                   : schema_->kind == Schema::Kind::scalars ? RecordKind::scalars
+                                                            : RecordKind::observation;
     header_.schema = schema_->id;
     header_.group = kNoGroup;
     header_.sample = kNoSample;
@@ -48,6 +50,12 @@ class RecordBuilder {
   RecordBuilder& thread(std::uint32_t value) { return header_.thread = value, *this; }
   RecordBuilder& group(std::int64_t value) { return header_.group = value, *this; }
   RecordBuilder& sample(std::int32_t value) { return header_.sample = value, *this; }
+  RecordBuilder& event(RecordKind kind, std::uint64_t duration_ns, Outcome outcome) {
+    header_.kind = kind;
+    header_.duration_ns = duration_ns;
+    header_.outcome = outcome;
+    return *this;
+  }
   RecordBuilder& score(std::size_t slot, double value, std::uint64_t duration_ns = 0) {
     scores_[slot] = value;
     statuses_[slot] = Status::scored;
@@ -115,6 +123,18 @@ inline SchemaPtr make_scalars(const std::vector<std::string>& names, std::uint32
   schema.id = id;
   schema.kind = Schema::Kind::scalars;
   for (const auto& name : names) schema.slots.push_back({{name}, ""});
+  return std::make_shared<const Schema>(std::move(schema));
+}
+
+inline SchemaPtr make_event(std::size_t values, const std::vector<std::string>& fields,
+                            std::uint32_t id = 2) {
+  Schema schema;
+  schema.id = id;
+  schema.kind = Schema::Kind::event;
+  schema.name = "mem.write";
+  schema.attributes = R"({"layer": "memory"})";
+  schema.fields = fields;
+  for (std::size_t i = 0; i < values; ++i) schema.slots.push_back({{"value_" + std::to_string(i)}, ""});
   return std::make_shared<const Schema>(std::move(schema));
 }
 

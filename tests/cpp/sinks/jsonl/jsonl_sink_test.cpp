@@ -109,6 +109,23 @@ TEST_F(JsonlSinkTest, WritesTheDocumentedLines) {
                           "\"recovered\":true}");
 }
 
+TEST_F(JsonlSinkTest, SaysWhatCapturesLack) {
+  JsonlSink sink(path_);
+  sink.open(session_, writer_);
+  std::vector<OwnedRecord> records;
+  RecordBuilder builder(make_tree(1));
+  builder.sequence(0).extra(ExtraTag::action, "[1]", 3).extra(ExtraTag::observation, "abc", kCaptureCut);
+  records.push_back(builder.build());
+  RecordBuilder second(make_tree(1));
+  second.sequence(1).extra(ExtraTag::action, "1", 1).extra(ExtraTag::observation, "<o", 3 | kCaptureCut);
+  records.push_back(second.build());
+  write(sink, records);
+  sink.close();
+  const std::vector<std::string> lines = lines_of(path_);
+  EXPECT_NE(lines[1].find(",\"captures\":{\"action\":\"repr\",\"observation\":\"cut\"}"), std::string::npos);
+  EXPECT_NE(lines[2].find(",\"captures\":{\"observation\":\"cut repr\"}"), std::string::npos);
+}
+
 TEST_F(JsonlSinkTest, RandomRecordsAreValidJsonOnOneLineEach) {
   std::mt19937_64 random(8);
   JsonlSink sink(path_);
@@ -120,8 +137,13 @@ TEST_F(JsonlSinkTest, RandomRecordsAreValidJsonOnOneLineEach) {
     for (int i = 0; i < 100; ++i) records.push_back(random_record(random, schema, sequence++));
     write(sink, records);
   }
+  std::vector<OwnedRecord> events;
+  for (int i = 0; i < 100; ++i) {
+    events.push_back(random_record(random, make_event(2, {"a", "b", "c", "d"}, 9), sequence++));
+  }
+  write(sink, events);
   const std::vector<std::string> lines = lines_of(path_);
-  ASSERT_EQ(lines.size(), 501u);
+  ASSERT_EQ(lines.size(), 601u);
   for (const std::string& line : lines) ASSERT_TRUE(is_valid_json(line)) << line;
 }
 

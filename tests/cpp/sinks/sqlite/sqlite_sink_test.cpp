@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "rubriscope/core/errors.h"
+#include "rubriscope/film/ledger_reader.h"
 #include "support/random_record.h"
 #include "support/temporary_folder.h"
 
@@ -125,7 +126,7 @@ TEST_F(SqliteSinkTest, AnybodyCanReadTheTrajectory) {
   EXPECT_EQ(query("SELECT writer_id, rank, world_size, host, pid FROM writers"),
             writer_.id + "|3|1|host|42\n");
   EXPECT_EQ(query("PRAGMA application_id") + query("PRAGMA user_version") + query("PRAGMA journal_mode"),
-            "1381188432\n1\nwal\n");
+            "1381188432\n3\nwal\n");
   EXPECT_EQ(query("PRAGMA integrity_check"), "ok\n");
 }
 
@@ -172,8 +173,18 @@ TEST_F(SqliteSinkTest, RecoveryStoresEachRecordOnce) {
   EXPECT_EQ(
       query("SELECT group_concat(step_key & 0xFFFFFFFFFF, ' ') FROM (SELECT * FROM steps ORDER BY step_key)"),
       "0 1 2 3 4 5 6 7 8 9 10\n");
-  EXPECT_EQ(query("SELECT coalesce(sum(steps), 0) FROM spans"), "11\n");
+  EXPECT_EQ(query("SELECT coalesce(sum(steps), 0) FROM extents"), "11\n");
   EXPECT_EQ(sink.stored_through(writer_), 10u);
+  // The ledger says that 5 and 6 were missing and came late, and holds.
+  const LedgerReader ledger(path_);
+  const LedgerLog log = ledger.logs(1).at(0);
+  const LogVerdict verdict = ledger.verify(log, {}, {}, {});
+  EXPECT_EQ(verdict.problem, "");
+  EXPECT_EQ(verdict.records, 11u);
+  const std::vector<std::string> entries = ledger.entries(log, 0, log.size);
+  EXPECT_EQ(entries.size(), 11u + 6u);  // writer, schema twice (two connections), gap, two late ones
+  for (std::uint64_t i = 0; i < log.size; ++i)
+    EXPECT_EQ(ledger.entries(log, i, i + 1).at(0), entries[i]) << i;
 }
 
 TEST_F(SqliteSinkTest, ARepeatedSequenceOfALivingWriterIsAFault) {
@@ -196,11 +207,11 @@ TEST_F(SqliteSinkTest, ABatchIsTakenWholeOrNotAtAll) {
   records[9].header().sequence = std::uint64_t{1} << 40;  // does not fit
   EXPECT_THROW(write(sink, records), SinkError);
   EXPECT_EQ(query("SELECT count(*) FROM steps"), "0\n");
-  EXPECT_EQ(query("SELECT coalesce(sum(steps), 0) FROM spans"), "0\n");
+  EXPECT_EQ(query("SELECT coalesce(sum(steps), 0) FROM extents"), "0\n");
   sink.open(session_, writer_);
   write(sink, make_records(0, 10));
   EXPECT_EQ(
-      query("SELECT count(*), (SELECT sum(steps) FROM spans), (SELECT count(*) FROM schemas) FROM steps"),
+      query("SELECT count(*), (SELECT sum(steps) FROM extents), (SELECT count(*) FROM schemas) FROM steps"),
       "10|10|1\n");
 }
 
@@ -281,7 +292,7 @@ TEST_F(SqliteSinkTest, SeveralProcessesWriteAtOnce) {
     EXPECT_EQ(status, 0);
   }
   EXPECT_EQ(query("SELECT w.rank, count(*), min(step_key & 0xFFFFFFFFFF), max(step_key & 0xFFFFFFFFFF), "
-                  "(SELECT sum(steps) FROM spans WHERE first_key >> 40 = w.writer_key) "
+                  "(SELECT sum(steps) FROM extents WHERE first_key >> 40 = w.writer_key) "
                   "FROM steps JOIN writers w ON w.writer_key = step_key >> 40 GROUP BY w.rank"),
             "0|500|0|499|500\n1|500|0|499|500\n2|500|0|499|500\n3|500|0|499|500\n");
   EXPECT_EQ(query("PRAGMA integrity_check"), "ok\n");
@@ -336,7 +347,7 @@ TEST_F(SqliteSinkTest, ANewerFormatIsLeftUntouched) {
     SqliteSink sink(path_);
     sink.open(session_, writer_);
     sink.close();
-    Outsider(path_).query("PRAGMA user_version = 2");
+    Outsider(path_).query("PRAGMA user_version = 4");
     Outsider(path_).query("PRAGMA wal_checkpoint(TRUNCATE)");
   }
   const std::string before = read_file(path_);
@@ -345,7 +356,7 @@ TEST_F(SqliteSinkTest, ANewerFormatIsLeftUntouched) {
     sink.open(session_, writer_);
     FAIL();
   } catch (const FormatError& error) {
-    EXPECT_NE(std::string(error.what()).find("version 2"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("version 4"), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find(path_), std::string::npos) << error.what();
   }
   EXPECT_EQ(read_file(path_), before);
@@ -463,7 +474,8 @@ TEST_F(SqliteSinkTest, AFullDiskIsTransientAndLosesNothing) {
   if (geteuid() != 0) GTEST_SKIP() << "mounting a small disk needs root";
   const fs::path disk = folder_.path() / "disk";
   fs::create_directory(disk);
-  if (mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=1m") != 0) GTEST_SKIP() << "cannot mount a tmpfs here";
+  if (mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=1536k") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs here";
   {
     const std::string path = disk / "runs.db";
     SqliteSink sink(path);
@@ -574,7 +586,7 @@ TEST_F(SqliteSinkTest, SpansCoverTheSteps) {
   for (int i = 0; i < 7; ++i) write(sink, make_records(static_cast<std::uint64_t>(i) * 100, 100));
   EXPECT_EQ(query("SELECT first_key & 0xFFFFFFFFFF, last_key & 0xFFFFFFFFFF, steps, scalars, episode_id, "
                   "first_step, last_step FROM "
-                  "spans ORDER BY first_key"),
+                  "extents ORDER BY first_key"),
             "0|255|256|0|0|0|255\n256|511|256|0|0|256|511\n512|699|188|0|0|512|699\n");
 }
 

@@ -1,0 +1,260 @@
+"""How many steps a second become durable in PostgreSQL, 15 scores a step, against COPY from Python?
+
+A server of our own, on a Unix socket, with PostgreSQL's settings as they come but for a larger write-ahead
+log; `synchronous_commit` and `fsync` are on. rubriscope: a Python loop calls an observed 15-node tree, never
+far ahead of the sink; counted is what is committed, from the first call until ``flush()`` returned. `COPY by
+hand`: psycopg's binary ``copy.write_row``, transactions of 1000 steps, a row a score (step, path, score), or
+a row a step with the scores as an array. The server's limit: the bytes that rubriscope sent, sent again by
+``copy.write`` alone, in the same transactions, into an empty table of the same form. In turns, then one long
+run of ours and of the judged peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import rubriscope as rs
+from measure import HERE, Report, caller, cpu_wait_s, drive, options, rate
+from peers import tree, varying_leaf
+from rubriscope._postgres_link import _COPY_STEPS, Link
+
+sys.path.insert(0, str(HERE.parent / "tests" / "python"))
+from postgres_server import PostgresServer
+
+ACTION, OBSERVATION = "the model's answer", "the question"
+PATHS = ["root", *(name for name, _ in tree(rs, 2, 5).named_rubrics())]
+BATCH = 1000
+SETTINGS = {"fsync": "on", "max_wal_size": "8GB"}
+#: The streams kept to be sent again.
+KEPT = 24
+
+
+class ByHand:
+    """psycopg as a careful user would write it."""
+
+    def __init__(self, url: str, as_array: bool) -> None:
+        self._db = psycopg.connect(url)
+        table = "hand_steps(step bigint, scores float8[])" if as_array else (
+            "hand_scores(step bigint, rubric text, score float8)"
+        )  # fmt: skip
+        self._db.execute(f"CREATE TABLE {table}")
+        self._db.commit()
+        self._as_array = as_array
+        self._step = 0
+        rng = random.Random(7)
+        self._values = [[rng.random() for _ in PATHS] for _ in range(BATCH)]
+
+    def _write(self, first: int) -> None:
+        table = "hand_steps" if self._as_array else "hand_scores"
+        with self._db.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
+            if self._as_array:
+                copy.set_types(["int8", "float8[]"])
+                for step, scores in enumerate(self._values, first):
+                    copy.write_row((step, scores))
+                return
+            copy.set_types(["int8", "text", "float8"])
+            for step, scores in enumerate(self._values, first):
+                for path, score in zip(PATHS, scores, strict=True):
+                    copy.write_row((step, path, score))
+
+    def drive(self, seconds: float) -> tuple[int, float]:
+        """Writes for ``seconds``; returns steps committed and seconds."""
+        first, begin = self._step, time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            self._write(self._step)
+            self._db.commit()
+            self._step += BATCH
+        return self._step - first, time.perf_counter() - begin
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._db.close()
+
+
+class Ours:
+    """An observed 15-node tree called in a loop; its leaves' scores are random, as the peers' are."""
+
+    def __init__(self, url: str, journal: Path) -> None:
+        self._recorder = rs.record(url, session="bench", journal_dir=journal)
+        rubric = tree(rs, 2, 5, varying_leaf)
+        self._recorder.observe(rubric, capture="none")
+        self._call = caller(rubric, ACTION, OBSERVATION)
+
+    def drive(self, seconds: float) -> tuple[int, float]:
+        """Records for ``seconds``; returns snapshots committed and seconds."""
+        return drive(self._recorder, self._call, seconds)
+
+    def close(self) -> None:
+        """Closes the recorder."""
+        self._recorder.close()
+
+
+class Kept:
+    """The streams that rubriscope's link sends, as it sends them: one list of pieces a transaction."""
+
+    def __init__(self) -> None:
+        self.streams: list[list[bytes]] = []
+        self._send = Link._copy
+
+    def __enter__(self) -> Kept:
+        kept = self
+
+        def copy(link: Link, cursor: Any, sql: str, pieces: Callable[[], bytes], _: Any = None) -> None:
+            stream: list[bytes] = []
+
+            def noted() -> bytes:
+                stream.append(pieces())
+                return stream[-1]
+
+            kept._send(link, cursor, sql, noted)
+            if sql == _COPY_STEPS and len(stream) > 1 and len(kept.streams) < KEPT:
+                kept.streams.append(stream[:-1])
+
+        Link._copy = copy  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Link._copy = self._send  # type: ignore[method-assign]
+
+
+class ServersLimit:
+    """Streams that are ready, into a table like `steps`; emptied, untimed, before it holds a key twice."""
+
+    def __init__(self, url: str, streams: list[list[bytes]], records: int) -> None:
+        self._db = psycopg.connect(url)
+        self._db.execute("CREATE TABLE again(LIKE steps INCLUDING ALL)")
+        self._db.commit()
+        self._streams = streams
+        self._sql = _COPY_STEPS.replace("COPY steps", "COPY again")
+        self._records = records
+
+    def drive(self, seconds: float) -> tuple[int, float]:
+        """Writes for ``seconds`` of writing; returns steps committed and seconds."""
+        count, spent = 0, 0.0
+        while spent < seconds:
+            self._db.execute("TRUNCATE again")
+            self._db.commit()
+            begin = time.perf_counter()
+            for stream in self._streams:
+                with self._db.cursor() as cursor, cursor.copy(self._sql) as copy:
+                    for piece in stream:
+                        copy.write(piece)
+                self._db.commit()
+            spent += time.perf_counter() - begin
+            count += self._records
+        return count, spent
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._db.close()
+
+
+def kept_streams(url: str, journal: Path) -> tuple[list[list[bytes]], int]:
+    """What rubriscope sends for some seconds of recording, and how many rows that is."""
+    with Kept() as kept:
+        ours = Ours(url, journal)
+        while len(kept.streams) < KEPT:
+            ours.drive(0.2)
+        ours.close()
+    with psycopg.connect(url) as db:
+        db.execute("CREATE TEMP TABLE counted(LIKE steps)")
+        for stream in kept.streams:
+            with db.cursor() as cursor, cursor.copy(_COPY_STEPS.replace("steps(", "counted(")) as copy:
+                for piece in stream:
+                    copy.write(piece)
+        row = db.execute("SELECT count(*) FROM counted").fetchone()
+        assert row is not None
+        return kept.streams, row[0]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and reports; the exit code is 1 where the target is missed."""
+    report = Report("postgres", "how many steps a second become durable in PostgreSQL?", args)
+    turns, seconds, long_run = (5, 0.5, 3.0) if args.quick else (7, 2.0, 20.0)
+    server = PostgresServer(settings=SETTINGS)
+    try:
+        return measure(report, server, turns, seconds, long_run)
+    finally:
+        server.close()
+
+
+def measure(report: Report, server: PostgresServer, turns: int, seconds: float, long_run: float) -> int:
+    """The runs against one server."""
+    url = f"postgresql://postgres@/postgres?host={server.folder}&port={server.port}"
+    journal = server.folder / "journal"
+    with psycopg.connect(url) as db:
+        report.machine["postgresql"] = db.info.parameter_status("server_version")
+    report.peers["psycopg"] = psycopg.__version__
+    hand, array = "COPY by hand, 15 rows", "COPY by hand, one row with an array"
+    limit = "the server's own limit"
+    streams, records = kept_streams(url, journal)
+    writers: dict[str, Any] = {
+        "rubriscope": Ours(url, journal),
+        hand: ByHand(url, as_array=False),
+        array: ByHand(url, as_array=True),
+        limit: ServersLimit(url, streams, records),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in writers}
+    net: dict[str, list[float]] = {name: [] for name in writers}  # steps/s, less waiting for a CPU
+    names = list(writers)
+    for turn in range(turns):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            wait = cpu_wait_s(name == "rubriscope")
+            count, spent = writers[name].drive(seconds)
+            rates[name].append(count / spent)
+            net[name].append(count / (spent - cpu_wait_s(name == "rubriscope") + wait))
+            server.psql("CHECKPOINT")  # each pays for its own pages, not for another's
+    sustained = {}
+    for name in ("rubriscope", hand):
+        count, spent = writers[name].drive(long_run)
+        sustained[name] = count / spent
+        server.psql("CHECKPOINT")
+    for writer in writers.values():
+        writer.close()
+    for name, got in rates.items():
+        print(
+            f"  {name:<38} {statistics.median(got):>10,.0f} steps/s   "
+            f"{statistics.median(net[name]):>10,.0f} steps/s net of its thread's waiting for a CPU"
+        )
+    report.data |= {"steps_per_s": rates, "net_steps_per_s": net}
+    report.data |= {"sustained_steps_per_s": sustained, "sustained_s": long_run}
+    report.data["bytes_a_step_sent"] = sum(len(p) for stream in streams for p in stream) / records
+
+    ours = statistics.median(rates["rubriscope"])
+    for name in names[1:]:
+        peer = statistics.median(rates[name])
+        judged, of_limit = name == hand, name == limit
+        shown = f"{rate(ours, 'steps')} (sustained {long_run:g} s: {rate(sustained['rubriscope'], 'steps')})"
+        found = f"{ours / peer:.0%} of it" if of_limit else f"{ours / peer:.1f}×"
+        met = None
+        if judged:
+            long = sustained["rubriscope"] / sustained[name]
+            found += f", sustained {long:.1f}×"
+            met = min(ours / peer, long) >= 2 or ours >= 0.8 * statistics.median(rates[limit])
+        report.row(
+            "accepted → durable in PostgreSQL, 15 scores a snapshot",
+            shown,
+            f"{name} {rate(peer, 'steps')}"
+            + (f" (sustained: {rate(sustained[name], 'steps')})" if judged else ""),
+            found,
+            "≥ 2×, or 80 % of the server's limit" if judged else "",
+            met,
+        )
+    return report.finish()
+
+
+def main() -> int:
+    """Run it."""
+    return run(options(__doc__).parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Programs that show rubriscope at work; ``rubriscope demo NAME`` runs them."""
