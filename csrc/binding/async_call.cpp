@@ -133,19 +133,11 @@ PyObject* call_leave(PyObject* self, PyObject* args) {
   Py_RETURN_NONE;
 }
 
-PyObject* hooks_tuple(const std::vector<Hook>& hooks) {
-  PyObject* const tuple = PyTuple_New(static_cast<Py_ssize_t>(hooks.size()));
-  for (std::size_t i = 0; tuple != nullptr && i < hooks.size(); ++i) {
-    PyTuple_SET_ITEM(tuple, static_cast<Py_ssize_t>(i), Py_NewRef(hooks[i].callable));
-  }
-  return tuple;
-}
-
 PyObject* call_pre_hooks(PyObject* self, PyObject*) {
-  return hooks_tuple(node_of(as_call(self)->rubric).pre_hooks);
+  return hooks_list(node_of(as_call(self)->rubric).pre_hooks);
 }
 PyObject* call_forward_hooks(PyObject* self, PyObject*) {
-  return hooks_tuple(node_of(as_call(self)->rubric).forward_hooks);
+  return hooks_list(node_of(as_call(self)->rubric).forward_hooks);
 }
 
 PyObject* call_get_rubric(PyObject* self, void*) { return Py_NewRef(as_call(self)->rubric); }

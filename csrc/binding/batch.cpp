@@ -96,18 +96,20 @@ PyObject* rubric_batch(PyObject* self, PyObject* args, PyObject* kwargs) {
   return batch;
 }
 
+BatchContexts::BatchContexts(PyObject* root) : root_(Py_NewRef(root)) {}
+
 BatchContexts::BatchContexts(PyObject* root, std::size_t pairs, BatchContexts* outer,
                              const std::vector<std::size_t>& rows)
-    : root_(root) {
+    : BatchContexts(root) {
   PyNode& node = node_of(root);
-  if (node.observation() == nullptr) throw ValueError(node.class_name() + " is not observed");
+  const std::shared_ptr<RootObservation> observation = node.observation_;
+  if (observation == nullptr) throw ValueError(node.class_name() + " is not observed");
   EvalContext* const parent = active_context();
   for (std::size_t i = 0; i < pairs; ++i) {
     EvalContext* const around = outer != nullptr ? &outer->at(rows.at(i)) : parent;
-    contexts_.push_back(EvalContext::acquire(node.observation()->shape(node), around));
+    contexts_.push_back(observation->open_call(node, around));
     contexts_.back()->last_tick = ticks();
   }
-  Py_INCREF(root_);
 }
 
 BatchContexts::~BatchContexts() {

@@ -34,6 +34,7 @@ class BatchContexts {
   bool publish(PyObject* actions, PyObject* observations);
 
  private:
+  explicit BatchContexts(PyObject* root);
   EvalContext& at(std::size_t pair);
 
   PyObject* root_;

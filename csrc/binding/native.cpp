@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <utility>
 
 #include "rubriscope/binding/modules.h"
 #include "rubriscope/binding/py_names.h"
@@ -22,27 +23,6 @@ bool g_any_native = false;
 
 namespace {
 bool g_any_tensor_rubric = false;
-}
-
-bool scan_native_tree(PyNode& root) {
-  if (!is_fresh(root) && !refresh_forward(root)) {
-    PyErr_Clear();  // the call itself will raise it
-    return false;
-  }
-  if (root.kind == NodeKind::leaf) {
-    if (root.native == nullptr || !root.forward_is_native) return false;
-  } else {
-    for (const auto& child : root.children()) {
-      if (child.item &&
-          (child.node->observation() != nullptr || !scan_native_tree(binding::py(*child.node)))) {
-        return false;
-      }
-    }
-  }
-  if (!root.pre_hooks.empty() || !root.forward_hooks.empty() || root.strict || root.overrides_call)
-    return false;
-  Py_CLEAR(root.last_object);
-  return true;
 }
 
 NativeValue::Taken NativeValue::take(PyObject* object) {
@@ -128,45 +108,114 @@ Value NativeValue::value() const {
   return integer_;
 }
 
-bool native_tree_takes(PyNode& node, const Value& action, const Value& observation) {
-  if (!g_any_tensor_rubric) return true;
-  if (node.kind == NodeKind::leaf) {
-    return node.tensor_rubric == nullptr || node.tensor_rubric->takes(action, observation);
+namespace {
+
+// The steps of the last tree that this thread is done with: a call in the steady state allocates nothing.
+template <class Steps>
+Steps& spare_steps() {
+  thread_local Steps steps;
+  return steps;
+}
+
+}  // namespace
+
+NativeTree::NativeTree() : steps_(std::exchange(spare_steps<std::vector<Step>>(), {})) {}
+
+void NativeTree::release() {
+  for (const Step& step : steps_) Py_DECREF(step.node->owner);
+  steps_.clear();
+  if (steps_.capacity() != 0) spare_steps<std::vector<Step>>() = std::exchange(steps_, {});
+}
+
+bool NativeTree::take(PyNode& node, double weight) {
+  const std::size_t index = steps_.size();
+  Py_INCREF(node.owner);
+  steps_.push_back({&node, nullptr, nullptr, NodeKind::leaf, 0.0, weight, 0});
+  if (!is_fresh(node) && !refresh_forward(node)) {
+    PyErr_Clear();  // the call itself will raise it
+    return false;
   }
-  return std::all_of(node.children().begin(), node.children().end(), [&](const Node::Child& child) {
-    return !child.item || native_tree_takes(binding::py(*child.node), action, observation);
+  if (node.kind == NodeKind::leaf && (node.native == nullptr || !node.forward_is_native)) return false;
+  if (!node.pre_hooks.empty() || !node.forward_hooks.empty() || node.strict || node.overrides_call) {
+    return false;
+  }
+  Py_CLEAR(node.last_object);
+  steps_[index].kind = node.kind;
+  steps_[index].threshold = node.threshold;
+  if (node.kind == NodeKind::leaf) {
+    steps_[index].leaf = node.native;
+    steps_[index].tensor = node.tensor_rubric;
+  } else {
+    // By index: taking a child may run Python code, which may change the children.
+    for (std::size_t i = 0; i < node.children().size(); ++i) {
+      const Node::Child& child = node.children()[i];
+      if (!child.item) continue;
+      if (child.node->observation() != nullptr || !take(binding::py(*child.node), child.weight)) return false;
+    }
+  }
+  steps_[index].end = steps_.size();
+  return true;
+}
+
+bool NativeTree::takes(const Value& action, const Value& observation) const {
+  return !g_any_tensor_rubric || std::all_of(steps_.begin(), steps_.end(), [&](const Step& step) {
+    return step.tensor == nullptr || step.tensor->takes(action, observation);
   });
 }
 
-double call_native_tree(PyNode& node, const Value& action, const Value& observation, EvalContext* context) {
-  const std::uint64_t start = context != nullptr ? context->last_tick : 0;
-  const bool leaf = node.kind == NodeKind::leaf;
-  try {
-    Score score = leaf ? node.native->evaluate(action, observation)
-                       : Score(run_container(node, node.kind, [&](Node& child) {
-                           return call_native_tree(binding::py(child), action, observation, context);
-                         }));
-    // Other threads may score the same tree now: the last one to finish is the last score.
-    std::atomic_ref(node.last_value).store(score.value, std::memory_order_relaxed);
-    std::atomic_ref(node.has_last).store(true, std::memory_order_relaxed);
-    const bool finite = std::isfinite(score.value);
-    const std::uint64_t end = context == nullptr ? 0 : leaf ? ticks() : context->last_tick;
-    record_outcome(node, context, finite ? score.value : std::numeric_limits<double>::quiet_NaN(),
-                   finite ? Status::scored : Status::failed,
-                   finite ? std::string_view{} : not_finite_reason(score.value), start, end);
-    if (!score.explanation.empty()) {
-      for (EvalContext* c = context; c != nullptr; c = c->parent()) {
-        c->note(node, ExtraTag::explanation, score.explanation);
+void NativeTree::record(Step& step, EvalContext* context, double value, Status status,
+                        std::string_view reason, std::uint64_t start, std::uint64_t end) {
+  if (context != nullptr) {
+    context->last_tick = end;
+    if (context->record(*step.node, value, status, start, end)) {
+      if (!reason.empty()) {
+        context->note(*step.node, ExtraTag::reason, reason.substr(0, EvalContext::kMaxReasonBytes));
       }
+      return;
+    }
+  }
+  step.unrecorded = true;
+}
+
+double NativeTree::call(std::size_t index, const Value& action, const Value& observation,
+                        EvalContext* context) {
+  Step& step = steps_[index];
+  const std::uint64_t start = context != nullptr ? context->last_tick : 0;
+  try {
+    Score score = 0.0;
+    if (step.leaf != nullptr) {
+      score = step.leaf->evaluate(action, observation);
+    } else {
+      Combination combination(step.kind, step.threshold);
+      for (std::size_t i = index + 1; i < step.end; i = steps_[i].end) {
+        if (!combination.add(call(i, action, observation, context), steps_[i].weight)) break;
+      }
+      score = combination.score();
+    }
+    // Other threads may score the same tree now: the last one to finish is the last score.
+    std::atomic_ref(step.node->last_value).store(score.value, std::memory_order_relaxed);
+    std::atomic_ref(step.node->has_last).store(true, std::memory_order_relaxed);
+    const bool finite = std::isfinite(score.value);
+    const std::uint64_t end = context == nullptr ? 0 : step.leaf != nullptr ? ticks() : context->last_tick;
+    record(step, context, finite ? score.value : std::numeric_limits<double>::quiet_NaN(),
+           finite ? Status::scored : Status::failed,
+           finite ? std::string_view{} : not_finite_reason(score.value), start, end);
+    if (context != nullptr && !score.explanation.empty()) {
+      context->note(*step.node, ExtraTag::explanation, score.explanation);
     }
     return score.value;
   } catch (const std::exception& error) {
-    record_outcome(node, context, std::numeric_limits<double>::quiet_NaN(), Status::failed, error.what(),
-                   start, ticks());
+    record(step, context, std::numeric_limits<double>::quiet_NaN(), Status::failed, error.what(), start,
+           ticks());
     throw;
   }
 }
 
+void NativeTree::count_unattributed() const {
+  for (const Step& step : steps_) {
+    if (step.unrecorded) rubriscope::count_unattributed(*step.node);
+  }
+}
 PyObject* native_forward(PyObject* self, PyObject* args) {
   PyObject* action = nullptr;
   PyObject* observation = nullptr;
@@ -180,8 +229,10 @@ PyObject* native_forward(PyObject* self, PyObject* args) {
     if (taken == NativeValue::Taken::error) return nullptr;
     if (taken == NativeValue::Taken::no && refused == nullptr) refused = object;
   }
-  if (refused != nullptr || node.native == nullptr ||
-      !native_tree_takes(node, native_action.value(), native_observation.value())) {
+  const bool takes = refused == nullptr && node.native != nullptr &&
+                     (node.tensor_rubric == nullptr ||
+                      node.tensor_rubric->takes(native_action.value(), native_observation.value()));
+  if (!takes) {
     static PyObject* name = nullptr;
     if (PyObject_HasAttr(self, interned(name, "_forward_python")) == 0) {
       if (node.native == nullptr) {

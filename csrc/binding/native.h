@@ -9,14 +9,8 @@
 
 namespace rubriscope::binding {
 
-/// Whether the node and all below it are containers and native leaves without hooks, strict or observers of
-/// their own, so that a call needs no Python. Holds the GIL; forgets last scores that are Python objects.
-bool scan_native_tree(PyNode& root);
-
 /// Whether the process has any native leaf: while there is none, calls need no look.
 extern bool g_any_native;
-
-inline bool is_native_tree(PyNode& root) { return g_any_native && scan_native_tree(root); }
 
 /// What a native rubric sees of a Python object: str as UTF-8, int, float, and float32 or float64 tensors
 /// that are contiguous in the machine's memory, one or a tuple of them. Borrows from the object.
@@ -41,11 +35,52 @@ class NativeValue {
   enum class Kind { text, number, integer, tensors } kind_{Kind::text};
 };
 
-/// Whether every leaf below the node scores these values in C++.
-bool native_tree_takes(PyNode& node, const Value& action, const Value& observation);
+/// A tree of containers and native leaves as it was when it was taken, kept alive: other threads may change
+/// the tree while this scores. Made, asked and ended with the GIL.
+class NativeTree {
+ public:
+  NativeTree();
+  ~NativeTree() { release(); }
+  NativeTree(const NativeTree&) = delete;
+  NativeTree& operator=(const NativeTree&) = delete;
 
-/// Scores a native tree; call it without the GIL. Throws what the leaves throw.
-double call_native_tree(PyNode& node, const Value& action, const Value& observation, EvalContext* context);
+  /// False: a call needs Python, for a Python leaf, hooks, strict or observers below the root. Forgets last
+  /// scores that are Python objects.
+  bool take(PyNode& root) { return take(root, 1.0); }
+
+  /// Whether every leaf scores these values in C++.
+  bool takes(const Value& action, const Value& observation) const;
+
+  /// Scores. The only part that needs no GIL. Throws what the leaves throw.
+  double call(const Value& action, const Value& observation, EvalContext* context) {
+    return call(0, action, observation, context);
+  }
+
+  /// Lets go of the tree, as the destructor does.
+  void release();
+
+  /// Counts the calls that belonged to no observed one. To follow call(), whether it threw or not.
+  void count_unattributed() const;
+
+ private:
+  struct Step {
+    PyNode* node;                  // its owner is held
+    std::shared_ptr<Rubric> leaf;  // nullptr for a container
+    const TensorRubric* tensor;    // the leaf, where it is one
+    NodeKind kind;
+    double threshold;
+    double weight;      // in the container around it
+    std::size_t end;    // behind its last descendant
+    bool unrecorded{};  // it was called, and no observed call took its score
+  };
+
+  bool take(PyNode& node, double weight);
+  double call(std::size_t index, const Value& action, const Value& observation, EvalContext* context);
+  static void record(Step& step, EvalContext* context, double value, Status status, std::string_view reason,
+                     std::uint64_t start, std::uint64_t end);
+
+  std::vector<Step> steps_;  // in pre-order
+};
 
 /// forward() of a native leaf, with the GIL. What the leaf cannot take goes to its class's
 /// _forward_python(action, observation), where it has one.

@@ -352,6 +352,7 @@ bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject
   if (PyErr_Occurred() != nullptr) PyErr_Fetch(&type, &value, &traceback);
   bool ok = true;
   for (std::size_t i = 0; i < attached->observers.size(); ++i) {
+    // An observer that detaches meanwhile is kept until the loop ends, but not its place in the list.
     auto& watcher = static_cast<PyObserver&>(*attached->observers[i]);
     const bool published =
         context.host_pending != nullptr
@@ -406,13 +407,13 @@ struct PyObserver::Deferred {
   Prepared prepared;
 };
 
-bool PyObserver::publish_later(const std::shared_ptr<Observer>& self, EvalContext& context, PyObject* action,
+bool PyObserver::publish_later(std::shared_ptr<Observer> self, EvalContext& context, PyObject* action,
                                PyObject* observation, std::uint64_t end_tick) {
   static PyObject* function = nullptr;
   PyObject* const complete = import_once(function, "rubriscope._device", "complete_later");
   if (complete == nullptr) return false;
-  auto* const deferred =
-      new Deferred{self, EvalContext::copy(context), Py_NewRef(action), Py_NewRef(observation), end_tick, {}};
+  auto* const deferred = new Deferred{
+      std::move(self), EvalContext::copy(context), Py_NewRef(action), Py_NewRef(observation), end_tick, {}};
   PyObject* const capsule = PyCapsule_New(deferred, Deferred::kCapsule, Deferred::free);
   if (capsule == nullptr) return false;
   PyObject* ignored = nullptr;

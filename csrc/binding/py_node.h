@@ -64,6 +64,7 @@ class PyNode final : public Node {
   std::string class_name() const override { return Py_TYPE(owner)->tp_name; }
 
   std::string details_json() const override;
+  std::shared_ptr<const void> hold() const override;
 
   PyObject* owner{};  ///< borrowed: the object that embeds this node
 
@@ -131,6 +132,9 @@ void record_failure(PyNode& node, EvalContext* context, std::uint64_t start);
 
 /// The same where the call was recorded already and a forward hook raised.
 void record_hook_failure(PyNode& node, EvalContext* context);
+
+/// The hooks' callables, or nullptr with an exception set.
+PyObject* hooks_list(const std::vector<Hook>& hooks);
 
 bool run_hooks(const std::vector<Hook>& hooks, PyObject* const* arguments, std::size_t count);
 

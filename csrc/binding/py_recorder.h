@@ -91,7 +91,7 @@ class PyObserver final : public Observer {
 
   /// The same for a call whose scores are still on a device: everything but them is taken now, and the
   /// snapshot is written when they have arrived. `self` owns this observer.
-  bool publish_later(const std::shared_ptr<Observer>& self, EvalContext& context, PyObject* action,
+  bool publish_later(std::shared_ptr<Observer> self, EvalContext& context, PyObject* action,
                      PyObject* observation, std::uint64_t end_tick);
   static PyObject* publish_deferred(PyObject* args);
 

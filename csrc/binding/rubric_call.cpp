@@ -60,11 +60,14 @@ inline bool finish_plain(PyNode& node, const Result& result, EvalContext* contex
   if (result.kind != Result::Kind::number || node.last_object != nullptr) return false;
   if (result.object != nullptr && !PyFloat_CheckExact(result.object)) return false;
   if (context == nullptr) {
-    if (node.is_member) return false;
+    if (node.is_member.load(std::memory_order_relaxed)) return false;
   } else {
     if (!context->is_alone() || !std::isfinite(result.value)) return false;
     const std::uint64_t end = node.kind == NodeKind::leaf ? ticks() : context->last_tick;
-    if (!context->record(node, result.value, Status::scored, start, end) && node.is_member) return false;
+    if (!context->record(node, result.value, Status::scored, start, end) &&
+        node.is_member.load(std::memory_order_relaxed)) {
+      return false;
+    }
     context->last_tick = end;
   }
   node.has_last = true;
@@ -105,6 +108,8 @@ inline bool call_plain(PyNode& node, PyObject* action, PyObject* observation, Ev
 }
 
 // ---- Containers
+//
+// A child's call may change the container: nothing of its list of children is held across one.
 
 // A child whose class overrides __call__ is called as Python would.
 bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& out) {
@@ -136,10 +141,13 @@ bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& 
   return true;
 }
 
-[[gnu::cold, gnu::noinline]] bool not_a_number(PyNode& container, const Node::Child& child,
-                                               const Result& result) {
+[[gnu::cold, gnu::noinline]] bool not_a_number(PyNode& container, const PyNode& child, const Result& result) {
+  std::string name = "removed meanwhile";  // by its own forward(), say
+  for (const auto& entry : container.children()) {
+    if (entry.node == &child) name = entry.name;
+  }
   PyErr_Format(PyExc_TypeError, "%s: child '%s' (%s) gave %s, expected a number",
-               container.class_name().c_str(), child.name.c_str(), child.node->class_name().c_str(),
+               container.class_name().c_str(), name.c_str(), child.class_name().c_str(),
                Py_TYPE(result.object)->tp_name);
   return false;
 }
@@ -246,10 +254,12 @@ bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& 
   PyErr_Restore(type, value, traceback);
 }
 
-// The general weighted sum: some child gave an awaitable or a tensor. `total` holds the first `done` items.
+// The general weighted sum: child `begin` gave an awaitable or a tensor, `first`. `total` is the sum of those
+// before it.
 [[gnu::cold, gnu::noinline]] bool run_weighted_sum_objects(PyNode& node, std::size_t begin, double total,
-                                                           Result& first, PyObject* action,
-                                                           PyObject* observation, Result& out) {
+                                                           Result& first, double first_weight,
+                                                           PyObject* action, PyObject* observation,
+                                                           Result& out) {
   PyObject* const results = PyList_New(0);
   PyObject* const weights = PyList_New(0);
   bool any_awaitable = false;
@@ -263,16 +273,15 @@ bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& 
     Py_XDECREF(boxed);
     return ok;
   };
-  bool ok = results != nullptr && weights != nullptr && append(first, node.children()[begin].weight);
+  bool ok = results != nullptr && weights != nullptr && append(first, first_weight);
   for (std::size_t i = begin + 1; ok && i < node.children().size(); ++i) {
     if (!node.children()[i].item) continue;
     PyNode& child = py(*node.children()[i].node);
+    const double weight = node.children()[i].weight;
     const Keep keep(child.owner);
     ok = call_child(child, action, observation, out);
-    if (ok && out.kind == Result::Kind::invalid && node.children()[i].weight != 0.0) {
-      ok = not_a_number(node, node.children()[i], out);
-    }
-    ok = ok && append(out, node.children()[i].weight);
+    if (ok && out.kind == Result::Kind::invalid && weight != 0.0) ok = not_a_number(node, child, out);
+    ok = ok && append(out, weight);
   }
   if (ok) {
     PyObject* const arguments = Py_BuildValue("(dOO)", total, results, weights);
@@ -289,26 +298,22 @@ bool call_child(PyNode& child, PyObject* action, PyObject* observation, Result& 
   double total = 0.0;
   Result part;
   for (std::size_t i = 0; i < node.children().size(); ++i) {
-    const auto& entry = node.children()[i];
-    if (!entry.item) continue;
-    PyNode& child = py(*entry.node);
+    if (!node.children()[i].item) continue;
+    PyNode& child = py(*node.children()[i].node);
+    const double weight = node.children()[i].weight;
     const Keep keep(child.owner);
     if (!call_child(child, action, observation, part)) return false;
     if (part.kind == Result::Kind::number) {
-      total += rules::weighted(part.value, entry.weight);
+      total += rules::weighted(part.value, weight);
       part.clear();
       continue;
     }
     if (part.kind == Result::Kind::invalid) {
-      if (entry.weight != 0.0) {
-        not_a_number(node, entry, part);
-        part.clear();
-        return false;
-      }
+      if (weight != 0.0) return not_a_number(node, child, part);
       part.clear();
       continue;
     }
-    return run_weighted_sum_objects(node, i, total, part, action, observation, out);
+    return run_weighted_sum_objects(node, i, total, part, weight, action, observation, out);
   }
   out.set_number(total);
   return true;
@@ -603,9 +608,14 @@ inline bool call_in_context(PyNode& node, PyObject* action, PyObject* observatio
                       : call_plain(node, action, observation, context, root, out);
 }
 
-// A call of a tree that needs no Python, without the GIL; what only Python code can score goes the usual way.
-[[gnu::noinline]] bool call_native(PyNode& node, PyObject* action, PyObject* observation,
-                                   EvalContext* context, Result& out) {
+// A call that no other call is around: without the GIL where it needs no Python, else the usual way.
+[[gnu::noinline]] bool call_outermost(PyNode& node, PyObject* action, PyObject* observation,
+                                      EvalContext* context, Result& out) {
+  NativeTree tree;
+  if (!tree.take(node)) {
+    tree.release();
+    return call_in_context(node, action, observation, context, context, out);
+  }
   NativeValue native_action, native_observation;
   for (const auto& [value, object] :
        {std::pair{&native_action, action}, std::pair{&native_observation, observation}}) {
@@ -619,17 +629,19 @@ inline bool call_in_context(PyNode& node, PyObject* action, PyObject* observatio
         return false;
     }
   }
-  if (!native_tree_takes(node, native_action.value(), native_observation.value())) {
+  if (!tree.takes(native_action.value(), native_observation.value())) {
     return call_in_context(node, action, observation, context, context, out);
   }
   PyThreadState* const state = PyEval_SaveThread();
   try {
-    const double score = call_native_tree(node, native_action.value(), native_observation.value(), context);
+    const double score = tree.call(native_action.value(), native_observation.value(), context);
     PyEval_RestoreThread(state);
+    tree.count_unattributed();
     out.set_number(score);
     return true;
   } catch (...) {
     PyEval_RestoreThread(state);
+    tree.count_unattributed();
     raise_current_exception();
     return false;
   }
@@ -641,15 +653,15 @@ bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, R
   EvalContext* const parent = active_context();
   EvalContext* context = nullptr;
   try {
-    context = EvalContext::acquire(node.observation()->shape(node), parent);
+    context = node.observation()->open_call(node, parent);
   } catch (...) {
     raise_current_exception();
     return false;
   }
   current = context;
   context->last_tick = ticks();
-  const bool ok = parent == nullptr && is_native_tree(node)
-                      ? call_native(node, action, observation, context, out)
+  const bool ok = parent == nullptr && g_any_native
+                      ? call_outermost(node, action, observation, context, out)
                       : call_in_context(node, action, observation, context, context, out);
   current_context() = outer;
   if (ok && out.kind == Result::Kind::awaitable) return true;  // the coroutine owns the context now
@@ -664,7 +676,7 @@ bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, R
 [[gnu::noinline]] bool call_in_task(PyNode& node, PyObject* action, PyObject* observation, Result& out) {
   EvalContext* const outer = current_context();
   EvalContext* const context = active_context();
-  if (context == nullptr && is_native_tree(node)) return call_native(node, action, observation, context, out);
+  if (context == nullptr && g_any_native) return call_outermost(node, action, observation, nullptr, out);
   if (context == outer) return call_in_context(node, action, observation, context, nullptr, out);
   context->hold();
   current_context() = context;
@@ -680,7 +692,7 @@ bool call_node(PyNode& node, PyObject* action, PyObject* observation, Result& ou
   if (node.observation() != nullptr) return call_observed_root(node, action, observation, out);
   if (g_live_async_contexts != 0) return call_in_task(node, action, observation, out);
   EvalContext* const context = current_context();
-  if (context == nullptr && is_native_tree(node)) return call_native(node, action, observation, context, out);
+  if (context == nullptr && g_any_native) return call_outermost(node, action, observation, nullptr, out);
   return call_in_context(node, action, observation, context, nullptr, out);
 }
 

@@ -1,4 +1,5 @@
 // The Python type `Rubric`: children, hooks, look-up, pickling. Calls are in rubric_call.cpp.
+#include <algorithm>
 #include <new>
 
 #include "rubriscope/binding/async_call.h"
@@ -80,19 +81,49 @@ int rubric_setattro(PyObject* self, PyObject* name, PyObject* value) {
   return 0;
 }
 
-// Appends (prefix.name, child) for every descendant, parents first.
-bool collect_descendants(PyNode& node, const std::string& prefix, bool named, PyObject* list) {
-  for (const auto& child : node.children()) {
-    const std::string path = prefix.empty() ? child.name : prefix + "." + child.name;
-    PyNode& below = py(*child.node);
-    PyObject* const entry =
-        named ? Py_BuildValue("(NO)", name_object(path), below.owner) : Py_NewRef(below.owner);
-    if (entry == nullptr) return false;
-    const int status = PyList_Append(list, entry);
-    Py_DECREF(entry);
-    if (status != 0 || !collect_descendants(below, path, named, list)) return false;
+// The children as they are now, kept alive: making a Python object of one may run any Python code, which may
+// change the list.
+class ChildList {
+ public:
+  explicit ChildList(const PyNode& node) : children_(node.children()) {
+    for (const auto& child : children_) Py_INCREF(py(*child.node).owner);
   }
-  return true;
+  ~ChildList() {
+    for (const auto& child : children_) Py_DECREF(py(*child.node).owner);
+  }
+  ChildList(const ChildList&) = delete;
+  ChildList& operator=(const ChildList&) = delete;
+
+  auto begin() const { return children_.begin(); }
+  auto end() const { return children_.end(); }
+
+ private:
+  const std::vector<Node::Child> children_;
+};
+
+// Appends a new reference, which it takes over; nullptr stands for an error. False with an exception set.
+bool append_new(PyObject* list, PyObject* entry) {
+  const bool ok = entry != nullptr && PyList_Append(list, entry) == 0;
+  Py_XDECREF(entry);
+  return ok;
+}
+
+// The list that fill(list) -> ok fills, or nullptr with an exception set.
+template <class Fill>
+PyObject* list_of(Fill&& fill) {
+  PyObject* list = PyList_New(0);
+  if (list != nullptr && !fill(list)) Py_CLEAR(list);
+  return list;
+}
+
+// A list of entry(child) -> a new reference, for every child.
+template <class Entry>
+PyObject* list_of_children(PyObject* self, Entry&& entry) {
+  return list_of([&](PyObject* list) {
+    const ChildList children(node_of(self));
+    return std::all_of(children.begin(), children.end(),
+                       [&](const Node::Child& child) { return append_new(list, entry(child)); });
+  });
 }
 
 PyObject* iterate(PyObject* list) {
@@ -102,28 +133,32 @@ PyObject* iterate(PyObject* list) {
   return iterator;
 }
 
-PyObject* rubric_children(PyObject* self, PyObject*) {
-  PyObject* const list = PyList_New(0);
-  for (const auto& child : node_of(self).children()) {
-    if (list == nullptr || PyList_Append(list, py(*child.node).owner) != 0) return nullptr;
+// Appends (prefix.name, child) for every descendant, parents first.
+bool collect_descendants(PyNode& node, const std::string& prefix, bool named, PyObject* list) {
+  for (const auto& child : ChildList(node)) {
+    const std::string path = prefix.empty() ? child.name : prefix + "." + child.name;
+    PyNode& below = py(*child.node);
+    PyObject* const entry =
+        named ? Py_BuildValue("(NO)", name_object(path), below.owner) : Py_NewRef(below.owner);
+    if (!append_new(list, entry) || !collect_descendants(below, path, named, list)) return false;
   }
-  return iterate(list);
+  return true;
+}
+
+PyObject* rubric_children(PyObject* self, PyObject*) {
+  return iterate(
+      list_of_children(self, [](const Node::Child& child) { return Py_NewRef(py(*child.node).owner); }));
 }
 
 PyObject* rubric_named_children(PyObject* self, PyObject*) {
-  PyObject* const list = PyList_New(0);
-  for (const auto& child : node_of(self).children()) {
-    PyObject* const entry = Py_BuildValue("(NO)", name_object(child.name), py(*child.node).owner);
-    if (list == nullptr || entry == nullptr || PyList_Append(list, entry) != 0) return nullptr;
-    Py_DECREF(entry);
-  }
-  return iterate(list);
+  return iterate(list_of_children(self, [](const Node::Child& child) {
+    return Py_BuildValue("(NO)", name_object(child.name), py(*child.node).owner);
+  }));
 }
 
 PyObject* rubric_rubrics(PyObject* self, PyObject*) {
-  PyObject* const list = PyList_New(0);
-  if (list == nullptr || !collect_descendants(node_of(self), {}, false, list)) return nullptr;
-  return iterate(list);
+  return iterate(
+      list_of([&](PyObject* list) { return collect_descendants(node_of(self), {}, false, list); }));
 }
 
 PyObject* rubric_named_rubrics(PyObject* self, PyObject* args, PyObject* kwargs) {
@@ -132,9 +167,8 @@ PyObject* rubric_named_rubrics(PyObject* self, PyObject* args, PyObject* kwargs)
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|s:named_rubrics", const_cast<char**>(names), &prefix)) {
     return nullptr;
   }
-  PyObject* const list = PyList_New(0);
-  if (list == nullptr || !collect_descendants(node_of(self), prefix, true, list)) return nullptr;
-  return iterate(list);
+  return iterate(
+      list_of([&](PyObject* list) { return collect_descendants(node_of(self), prefix, true, list); }));
 }
 
 PyObject* rubric_get_rubric(PyObject* self, PyObject* path) {
@@ -182,15 +216,13 @@ PyObject* rubric_set_child(PyObject* self, PyObject* args) {
 
 // _items() -> list of (name, rubric, weight), in the order in which the container evaluates them.
 PyObject* rubric_items(PyObject* self, PyObject*) {
-  PyObject* const list = PyList_New(0);
-  for (const auto& child : node_of(self).children()) {
-    if (!child.item) continue;
-    PyObject* const entry =
-        Py_BuildValue("(NOd)", name_object(child.name), py(*child.node).owner, child.weight);
-    if (list == nullptr || entry == nullptr || PyList_Append(list, entry) != 0) return nullptr;
-    Py_DECREF(entry);
-  }
-  return list;
+  return list_of([&](PyObject* list) {
+    const ChildList children(node_of(self));
+    return std::all_of(children.begin(), children.end(), [&](const Node::Child& child) {
+      return !child.item || append_new(list, Py_BuildValue("(NOd)", name_object(child.name),
+                                                           py(*child.node).owner, child.weight));
+    });
+  });
 }
 
 // ---- Hooks
@@ -239,14 +271,6 @@ PyObject* rubric_remove_hook(PyObject* self, PyObject* id_object) {
   Py_RETURN_FALSE;
 }
 
-PyObject* hooks_list(const std::vector<Hook>& hooks) {
-  PyObject* const list = PyList_New(0);
-  for (const auto& hook : hooks) {
-    if (list == nullptr || PyList_Append(list, hook.callable) != 0) return nullptr;
-  }
-  return list;
-}
-
 PyObject* rubric_get_forward_hooks(PyObject* self, void*) { return hooks_list(node_of(self).forward_hooks); }
 PyObject* rubric_get_forward_pre_hooks(PyObject* self, void*) { return hooks_list(node_of(self).pre_hooks); }
 
@@ -269,13 +293,10 @@ PyObject* rubric_getstate(PyObject* self, PyObject*) {
   PyObject* const attributes_of = import_once(function, "rubriscope._details", "attributes");
   PyObject* const attributes = attributes_of != nullptr ? PyObject_CallOneArg(attributes_of, self) : nullptr;
   if (attributes == nullptr) return nullptr;
-  PyObject* const children = PyList_New(0);
-  for (const auto& child : node.children()) {
-    PyObject* const entry = Py_BuildValue("(NOdN)", name_object(child.name), py(*child.node).owner,
-                                          child.weight, PyBool_FromLong(child.item));
-    if (children == nullptr || entry == nullptr || PyList_Append(children, entry) != 0) return nullptr;
-    Py_DECREF(entry);
-  }
+  PyObject* const children = list_of_children(self, [](const Node::Child& child) {
+    return Py_BuildValue("(NOdN)", name_object(child.name), py(*child.node).owner, child.weight,
+                         PyBool_FromLong(child.item));
+  });
   return Py_BuildValue("{s:N,s:N,s:N,s:N,s:d,s:N}", "attributes", attributes, "rubric_children", children,
                        "pre_hooks", hooks_list(node.pre_hooks), "forward_hooks",
                        hooks_list(node.forward_hooks), "threshold", node.threshold, "strict",
@@ -533,6 +554,13 @@ PyGetSetDef g_getset[] = {
 
 }  // namespace
 
+PyObject* hooks_list(const std::vector<Hook>& hooks) {
+  return list_of([&](PyObject* list) {
+    return std::all_of(hooks.begin(), hooks.end(),
+                       [&](const Hook& hook) { return PyList_Append(list, hook.callable) == 0; });
+  });
+}
+
 PyTypeObject RubricType = [] {
   PyTypeObject type{};
   type.ob_base = {PyObject_HEAD_INIT(nullptr) 0};
@@ -557,6 +585,10 @@ PyTypeObject RubricType = [] {
   type.tp_free = PyObject_GC_Del;
   return type;
 }();
+
+std::shared_ptr<const void> PyNode::hold() const {
+  return {Py_NewRef(owner), [](PyObject* held) { Py_DECREF(held); }};
+}
 
 std::string PyNode::details_json() const {
   static PyObject* function = nullptr;

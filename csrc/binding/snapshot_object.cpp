@@ -186,8 +186,9 @@ py::object snapshot_object(const RecordView& record, const SessionInfo& session,
         set_by_slot(calls, extra.slot,
                     steal(PyLong_FromString(std::string(extra.text).c_str(), nullptr, 10)));
         break;
-      case ExtraTag::field:
-        break;  // of events
+      case ExtraTag::field:   // of events
+      case ExtraTag::sealed:  // opened before it comes here
+        break;
     }
   });
   if (!episode) episode = text_object("0");  // what a recorder's position begins with

@@ -16,6 +16,8 @@ struct Slot {
   std::vector<std::string> paths;  ///< every dotted path the node is reachable by; the root's is "root"
   std::string class_name;          ///< the node's class, "" for a scalar
   std::string details{};           ///< JSON text about the node (module, source digest, configuration), or ""
+
+  bool operator==(const Slot&) const = default;
 };
 
 struct Schema {

@@ -1,4 +1,4 @@
-// The containers' algorithms over the children of a node, for hosts whose scores are plain doubles.
+// The containers' algorithms for hosts whose scores are plain doubles.
 #pragma once
 
 #include "rubriscope/core/errors.h"
@@ -7,29 +7,46 @@
 
 namespace rubriscope {
 
-/// Runs the algorithm of a container; call(Node&) -> double scores a child.
-template <class Call>
-double run_container(const Node& node, NodeKind kind, Call&& call) {
-  double total = kind == NodeKind::sequential ? rules::kEmptySequence : 0.0;
-  for (const auto& child : node.children()) {
-    if (!child.item) continue;
-    const double score = call(*child.node);
-    switch (kind) {
+/// A container's score, from its children's one after the other.
+class Combination {
+ public:
+  Combination(NodeKind kind, double threshold)
+      : kind_(kind),
+        threshold_(threshold),
+        total_(kind == NodeKind::sequential ? rules::kEmptySequence : 0.0) {}
+
+  /// Takes the next child's score. False: the children after it are not evaluated.
+  bool add(double score, double weight) {
+    empty_ = false;
+    switch (kind_) {
       case NodeKind::gate:
-        return rules::passes_gate(score, node.threshold) ? score : 0.0;
+        total_ = rules::passes_gate(score, threshold_) ? score : 0.0;
+        return false;
       case NodeKind::sequential:
-        if (rules::stops_sequence(score)) return 0.0;
-        total = score;
-        break;
+        total_ = rules::stops_sequence(score) ? 0.0 : score;
+        return total_ != 0.0;
       case NodeKind::weighted_sum:
-        total += rules::weighted(score, child.weight);
-        break;
+        total_ += rules::weighted(score, weight);
+        return true;
       case NodeKind::leaf:
-        throw ValueError(node.class_name() + " is a leaf, not a container");
+        break;
     }
+    throw ValueError("a leaf is not a container");
   }
-  if (kind == NodeKind::gate) throw ValueError("Gate has no rubric: its child 'rubric' was removed");
-  return total;
-}
+
+  /// Throws ValueError for a gate that was given no score.
+  double score() const {
+    if (kind_ == NodeKind::gate && empty_) {
+      throw ValueError("Gate has no rubric: its child 'rubric' was removed");
+    }
+    return total_;
+  }
+
+ private:
+  NodeKind kind_;
+  double threshold_;
+  double total_;
+  bool empty_{true};
+};
 
 }  // namespace rubriscope

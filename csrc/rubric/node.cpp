@@ -30,7 +30,7 @@ void TreeShape::scan(Node& node, const std::string& path) {
   if (known == nodes_.end()) {
     index_.emplace_back(&node, size());
     nodes_.push_back(&node);
-    schema_.slots.push_back({{shown}, node.class_name(), node.details_json()});
+    schema_.slots.push_back({{shown}, node.class_name(), {}});
   } else {
     schema_.slots[static_cast<std::size_t>(known - nodes_.begin())].paths.push_back(shown);
   }
@@ -39,15 +39,11 @@ void TreeShape::scan(Node& node, const std::string& path) {
   }
 }
 
-bool TreeShape::same_nodes(const TreeShape& other) const {
-  if (nodes_ != other.nodes_) return false;
-  for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    if (schema_.slots[i].paths != other.schema_.slots[i].paths ||
-        schema_.slots[i].class_name != other.schema_.slots[i].class_name) {
-      return false;
-    }
-  }
-  return true;
+void TreeShape::describe() {
+  std::vector<std::shared_ptr<const void>> held;
+  held.reserve(nodes_.size());
+  for (const Node* node : nodes_) held.push_back(node->hold());
+  for (std::size_t i = 0; i < nodes_.size(); ++i) schema_.slots[i].details = nodes_[i]->details_json();
 }
 
 std::uint32_t TreeShape::find(const Node& node) const {

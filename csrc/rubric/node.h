@@ -29,14 +29,19 @@ class TreeShape {
  public:
   static constexpr std::uint32_t kNotInTree = 0xFFFFFFFF;
 
-  /// Scans the tree below `root`.
+  /// Scans the structure of the tree below `root`: runs no code of the host's.
   explicit TreeShape(Node& root);
+
+  /// Asks the nodes for their details. The host may run any code for it, which may change the tree.
+  void describe();
 
   std::uint32_t id() const { return id_; }
   std::uint32_t size() const { return static_cast<std::uint32_t>(nodes_.size()); }
   const std::vector<Node*>& nodes() const { return nodes_; }
   const Schema& schema() const { return schema_; }
-  bool same_nodes(const TreeShape& other) const;
+  bool operator==(const TreeShape& other) const {
+    return nodes_ == other.nodes_ && schema_.slots == other.schema_.slots;
+  }
 
   /// The node's slot, or kNotInTree.
   std::uint32_t slot_of(const Node& node) const;
@@ -71,6 +76,9 @@ class Node {
   /// What an auditor may ask of the node beyond its class, as JSON text, or "". Asked when a tree is scanned.
   virtual std::string details_json() const { return {}; }
 
+  /// Keeps the node alive while the handle lives, where the host's code might else end it meanwhile.
+  virtual std::shared_ptr<const void> hold() const { return nullptr; }
+
   const std::vector<Child>& children() const { return children_; }
   const Child* find_child(std::string_view name) const;
 
@@ -94,7 +102,7 @@ class Node {
   /// The observed trees this node is part of: told when its children change, and when it is called from
   /// outside.
   std::vector<std::weak_ptr<RootObservation>> member_of;
-  bool is_member{false};  ///< member_of is not empty
+  std::atomic<bool> is_member{false};  ///< member_of is not empty
 
  private:
   friend class TreeShape;

@@ -1,6 +1,7 @@
 #include "rubriscope/rubric/observation.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include "rubriscope/core/errors.h"
 #include "rubriscope/recorder/fill.h"
@@ -8,6 +9,9 @@
 namespace rubriscope {
 
 namespace {
+
+// Around the nodes' memberships, where the host does not serialise; never held while its code runs.
+std::mutex g_membership;
 
 void fill_times(RecordHeader& header, std::uint64_t tick) {
   const ClockTimes now = clock_times(tick);
@@ -74,7 +78,8 @@ bool Observer::try_publish(const EvalContext& context, const RecordPosition& pos
 }
 
 void RootObservation::refresh(Node& root) {
-  changed_.store(false, std::memory_order_release);
+  std::unique_lock lock(g_membership);
+  const std::uint64_t seen = changes_.load(std::memory_order_acquire);
   auto fresh = std::make_shared<TreeShape>(root);
   if (fresh->size() > 0xFFFF) {
     throw ValueError("an observed tree can have at most 65535 nodes, this one has " +
@@ -86,7 +91,12 @@ void RootObservation::refresh(Node& root) {
     if (!known) node->member_of.push_back(weak_from_this());
     node->is_member = true;
   }
-  if (shape_ == nullptr || !shape_->same_nodes(*fresh)) shape_ = std::move(fresh);
+  lock.unlock();
+  fresh->describe();
+  lock.lock();
+  if (seen <= scanned_.load(std::memory_order_relaxed)) return;  // another call's scan is as new
+  if (shape_ == nullptr || !(*shape_ == *fresh)) shape_ = std::move(fresh);
+  scanned_.store(seen, std::memory_order_release);
 }
 
 void RootObservation::count_unattributed() {
@@ -105,7 +115,12 @@ void record_outcome(const Node& node, EvalContext* context, double value, Status
     if (in_tree && !reason.empty())
       c->note(node, ExtraTag::reason, reason.substr(0, EvalContext::kMaxReasonBytes));
   }
-  if (found || !node.is_member) return;
+  if (!found) count_unattributed(node);
+}
+
+void count_unattributed(const Node& node) {
+  if (!node.is_member.load(std::memory_order_relaxed)) return;
+  const std::lock_guard lock(g_membership);
   for (const auto& tree : node.member_of) {
     if (const auto observation = tree.lock()) observation->count_unattributed();
   }
@@ -124,9 +139,20 @@ void RootObservation::drop_detached(Node& root) {
 }
 
 void attach(Node& root, std::shared_ptr<Observer> observer) {
-  if (root.observation_ == nullptr) root.observation_ = std::make_shared<RootObservation>();
-  root.observation_->shape(root);
-  root.observation_->observers.push_back(std::move(observer));
+  // Attached once its tree is scanned: a call in another thread must not meet a root without a shape, nor two
+  // threads that attach the first observer lose one of the two.
+  while (true) {
+    std::shared_ptr<RootObservation> observation = root.observation_;
+    if (observation == nullptr) {
+      observation = std::make_shared<RootObservation>();
+      observation->refresh(root);
+      if (root.observation_ == nullptr) root.observation_ = observation;
+    }
+    if (root.observation_ == observation) {
+      observation->observers.push_back(std::move(observer));
+      return;
+    }
+  }
 }
 
 void detach(Node& root, const Observer& observer) {

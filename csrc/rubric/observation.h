@@ -51,12 +51,18 @@ class Observer {
 /// Everything attached to one observed root.
 class RootObservation : public std::enable_shared_from_this<RootObservation> {
  public:
-  /// The tree's shape now; scans again when a node of it has changed.
-  const std::shared_ptr<const TreeShape>& shape(Node& root) {
-    if (changed_.load(std::memory_order_acquire)) refresh(root);
-    return shape_;
+  /// A context for a call of the root, of the tree as it is now; scans again when a node of it has changed.
+  EvalContext* open_call(Node& root, EvalContext* parent) {
+    if (!is_current()) [[unlikely]] {
+      const auto self = shared_from_this();  // the host's code may detach what is attached here
+      refresh(root);
+      return EvalContext::acquire(shape_, parent);
+    }
+    return EvalContext::acquire(shape_, parent);
   }
-  void mark_changed() { changed_.store(true, std::memory_order_release); }
+  /// Scans the tree again. Throws ValueError where it has too many nodes.
+  void refresh(Node& root);
+  void mark_changed() { changes_.fetch_add(1, std::memory_order_release); }
 
   /// A call of a member from outside the root's call.
   void count_unattributed();
@@ -73,10 +79,13 @@ class RootObservation : public std::enable_shared_from_this<RootObservation> {
  private:
   friend void detach(Node& root, const Observer& observer);
   void drop_detached(Node& root);
-  void refresh(Node& root);
+  bool is_current() const {
+    return scanned_.load(std::memory_order_acquire) == changes_.load(std::memory_order_acquire);
+  }
 
-  std::shared_ptr<const TreeShape> shape_;
-  std::atomic<bool> changed_{true};
+  std::shared_ptr<const TreeShape> shape_;  // never null once an observer is attached
+  std::atomic<std::uint64_t> changes_{1};   // of the tree, counted
+  std::atomic<std::uint64_t> scanned_{0};   // how many of them shape_ shows
   std::uint32_t publishing_{0};
   std::vector<std::shared_ptr<Observer>> detached_;
 };
@@ -85,6 +94,9 @@ class RootObservation : public std::enable_shared_from_this<RootObservation> {
 /// `context` is the innermost call, or nullptr.
 void record_outcome(const Node& node, EvalContext* context, double value, Status status,
                     std::string_view reason, std::uint64_t start, std::uint64_t end);
+
+/// Counts a call of a node that is part of observed trees, from outside of their calls.
+void count_unattributed(const Node& node);
 
 /// A node whose score was recorded has failed after all: its forward hook raised.
 void overrule_outcome(const Node& node, EvalContext* context, std::string_view reason);

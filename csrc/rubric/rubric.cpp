@@ -160,7 +160,7 @@ class RubricObserver::Native final : public Observer {
 Score Rubric::call_observed(const Value& action, const Value& observation) {
   const std::shared_ptr<RootObservation> attached = observation_;
   EvalContext* const outer = current_context();
-  EvalContext* const context = EvalContext::acquire(attached->shape(*this), outer);
+  EvalContext* const context = attached->open_call(*this, outer);
   current_context() = context;
   context->last_tick = ticks();
   const auto finish = [&] {
@@ -184,9 +184,14 @@ Score Rubric::call_observed(const Value& action, const Value& observation) {
 
 namespace {
 
-template <class Call>
-double run(const Rubric& rubric, NodeKind kind, Call&& call) {
-  return run_container(rubric, kind, [&](Node& child) { return call(static_cast<Rubric&>(child)); });
+double combine(const Rubric& rubric, const Value& action, const Value& observation) {
+  Combination combination(rubric.kind, rubric.threshold);
+  for (const auto& child : rubric.children()) {
+    if (!child.item) continue;
+    const double score = static_cast<Rubric&>(*child.node)(action, observation);
+    if (!combination.add(score, child.weight)) break;
+  }
+  return combination.score();
 }
 
 }  // namespace
@@ -197,7 +202,7 @@ Sequential::Sequential(std::vector<RubricPtr> rubrics) {
 }
 
 Score Sequential::forward(const Value& action, const Value& observation) {
-  return run(*this, kind, [&](Rubric& child) { return child(action, observation).value; });
+  return combine(*this, action, observation);
 }
 
 Gate::Gate(RubricPtr rubric, double least) {
@@ -207,7 +212,7 @@ Gate::Gate(RubricPtr rubric, double least) {
 }
 
 Score Gate::forward(const Value& action, const Value& observation) {
-  return run(*this, kind, [&](Rubric& child) { return child(action, observation).value; });
+  return combine(*this, action, observation);
 }
 
 WeightedSum::WeightedSum(std::vector<RubricPtr> rubrics, std::vector<double> weights) {
@@ -225,7 +230,7 @@ WeightedSum::WeightedSum(std::vector<RubricPtr> rubrics, std::vector<double> wei
 }
 
 Score WeightedSum::forward(const Value& action, const Value& observation) {
-  return run(*this, kind, [&](Rubric& child) { return child(action, observation).value; });
+  return combine(*this, action, observation);
 }
 
 RubricObserver::RubricObserver(RubricPtr root, std::shared_ptr<Recorder> recorder, Capture capture)
