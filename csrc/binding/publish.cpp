@@ -373,6 +373,26 @@ bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject
   return ok;
 }
 
+bool contain_unobserved(PyNode& root) {
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  const std::shared_ptr<RootObservation> attached = root.observation_;
+  bool contained = true;
+  for (std::size_t i = 0; attached != nullptr && i < attached->observers.size(); ++i) {
+    PyErr_Restore(Py_XNewRef(type), Py_XNewRef(value), Py_XNewRef(traceback));
+    contained &= static_cast<PyObserver&>(*attached->observers[i]).contain();
+    PyErr_Clear();
+  }
+  if (!contained) {
+    PyErr_Restore(type, value, traceback);
+    return false;
+  }
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(traceback);
+  return true;
+}
+
 void defer_score(PyNode& node, EvalContext* context, PyObject* tensor) {
   for (EvalContext* c = EvalContext::open(context); c != nullptr; c = c->parent()) {
     const std::uint32_t slot = c->shape().slot_of(node);

@@ -12,6 +12,10 @@ namespace rubriscope::binding {
 /// set on entry (the call itself failed) is kept.
 bool publish_call(PyNode& root, EvalContext& context, PyObject* action, PyObject* observation);
 
+/// The exception that is set kept a call from being observed: every observer of the root contains it, as
+/// publish_call() does. False with it set where it is to reach the caller.
+bool contain_unobserved(PyNode& root);
+
 /// Remembers a score whose number is still on a device; the snapshot completes when it has been copied.
 void defer_score(PyNode& node, EvalContext* context, PyObject* tensor);
 

@@ -656,7 +656,7 @@ bool call_observed_root(PyNode& node, PyObject* action, PyObject* observation, R
     context = node.observation()->open_call(node, parent);
   } catch (...) {
     raise_current_exception();
-    return false;
+    return contain_unobserved(node) && call_in_context(node, action, observation, parent, nullptr, out);
   }
   current = context;
   context->last_tick = ticks();

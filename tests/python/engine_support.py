@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import threading
 from pathlib import Path
@@ -118,6 +119,11 @@ class Watch:
     def only(self) -> rs.NeuralSnapshot:
         (snapshot,) = self.snapshots()
         return snapshot
+
+
+def shown(value: Any) -> str:
+    """A test's id for a value: the same in every process, so without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def rows(database: Path, query: str, *arguments: Any) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rubriscope as rs
 import torch
-from engine_support import AsyncValue, Echo, Mean, Raises, Value
+from engine_support import AsyncValue, Echo, Mean, Raises, Value, shown
 
 NAN = float("nan")
 
@@ -52,7 +52,7 @@ def test_sequential_gives_the_last_score():
 
 
 @pytest.mark.parametrize(
-    "zero", [0, 0.0, -0.0, False, np.float32(0), torch.tensor(0.0), rs.Score(0, "no")], ids=repr
+    "zero", [0, 0.0, -0.0, False, np.float32(0), torch.tensor(0.0), rs.Score(0, "no")], ids=shown
 )
 def test_sequential_stops_at_exactly_zero(zero):
     after = Value(0.75)
@@ -62,7 +62,7 @@ def test_sequential_stops_at_exactly_zero(zero):
     assert calls == []
 
 
-@pytest.mark.parametrize("not_zero", [1e-300, -0.5, NAN, math.inf, None], ids=repr)
+@pytest.mark.parametrize("not_zero", [1e-300, -0.5, NAN, math.inf, None], ids=shown)
 def test_sequential_goes_on_at_anything_else(not_zero):
     assert rs.Sequential(Value(not_zero), Value(0.75))(1, 2) == 0.75
 
@@ -84,7 +84,7 @@ def test_sequential_passes_the_object_through():
     assert rs.Sequential(Value(1.0), Value(score))(1, 2) is score
 
 
-@pytest.mark.parametrize("wrong", [None, 1.0, lambda a, o: 1.0, rs.Gate], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 1.0, lambda a, o: 1.0, rs.Gate], ids=shown)
 def test_containers_refuse_what_is_no_rubric(wrong):
     for make in (
         lambda: rs.Sequential(Value(1), wrong),
@@ -121,7 +121,7 @@ def test_containers_refuse_what_is_no_rubric(wrong):
         (np.float64(0.5), 0.25, 0.5),
         (rs.Score(NAN), 0.0, 0.0),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_gate(score, threshold, expected):
     assert rs.Gate(Value(score), threshold)(1, 2) == expected
@@ -177,14 +177,14 @@ def test_weighted_sum():
     assert [name for name, _ in tree.named_children()] == ["rubric_0", "rubric_1", "rubric_2"]
 
 
-@pytest.mark.parametrize("weights", [[0.5], [0.3, 0.3, 0.4], []], ids=repr)
+@pytest.mark.parametrize("weights", [[0.5], [0.3, 0.3, 0.4], []], ids=shown)
 def test_weighted_sum_lengths_must_match(weights):
     with pytest.raises(ValueError, match=rf"2.*{len(weights)}|{len(weights)}.*2"):
         rs.WeightedSum([Value(1), Value(2)], weights)
 
 
 @pytest.mark.parametrize(
-    "weights", [[0.5, 0.4], [0.5, 0.500002], [1.0, 1.0], [NAN, 1.0], [math.inf, -math.inf]], ids=repr
+    "weights", [[0.5, 0.4], [0.5, 0.500002], [1.0, 1.0], [NAN, 1.0], [math.inf, -math.inf]], ids=shown
 )
 def test_weighted_sum_weights_must_sum_to_one(weights):
     with pytest.raises(ValueError, match="sum"):
@@ -192,7 +192,7 @@ def test_weighted_sum_weights_must_sum_to_one(weights):
 
 
 @pytest.mark.parametrize(
-    "weights", [[0.5, 0.5], [1.0, 0.0], [2.0, -1.0], [0.5, 0.5000009], [1 / 3, 2 / 3], [1, 0]], ids=repr
+    "weights", [[0.5, 0.5], [1.0, 0.0], [2.0, -1.0], [0.5, 0.5000009], [1 / 3, 2 / 3], [1, 0]], ids=shown
 )
 def test_weighted_sum_weights_within_a_millionth(weights):
     rs.WeightedSum([Value(1), Value(2)], weights)
@@ -216,7 +216,7 @@ def test_weighted_sum_takes_any_iterable_of_numbers():
     assert tree(1, 2) == 1.75
 
 
-@pytest.mark.parametrize("metric", [NAN, math.inf, None, 123.0, torch.tensor(NAN), rs.Score(NAN)], ids=repr)
+@pytest.mark.parametrize("metric", [NAN, math.inf, None, 123.0, torch.tensor(NAN), rs.Score(NAN)], ids=shown)
 def test_weight_zero_is_measured_not_rewarded(metric):
     child = Value(metric)
     calls = called(child)
@@ -236,7 +236,7 @@ def test_weighted_sum_hands_nan_to_the_caller():
     assert rs.WeightedSum([Value(math.inf), Value(1)], [0.5, 0.5])(1, 2) == math.inf
 
 
-@pytest.mark.parametrize("wrong", [None, "0.5", [1], {}], ids=repr)
+@pytest.mark.parametrize("wrong", [None, "0.5", [1], {}], ids=shown)
 def test_weighted_sum_of_what_is_no_number_names_the_child(wrong):
     tree = rs.WeightedSum([Value(1.0), Value(wrong)], [0.5, 0.5])
     with pytest.raises(TypeError, match=rf"rubric_1.*Value.*{type(wrong).__name__}"):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rubriscope as rs
 import torch
-from engine_support import AsyncRaises, AsyncValue, Collect, Echo, Mean, Raises, Value, three_levels
+from engine_support import AsyncRaises, AsyncValue, Collect, Echo, Mean, Raises, Value, shown, three_levels
 
 NAN = float("nan")
 
@@ -156,7 +156,7 @@ def test_skipped_nodes_have_no_score_and_never_a_stale_one(watch):
 @pytest.mark.parametrize(
     ("score", "word"),
     [(NAN, "nan"), (math.inf, "inf"), (-math.inf, "-inf"), (None, "NoneType"), ("high", "str")],
-    ids=repr,
+    ids=shown,
 )
 def test_a_score_that_is_no_finite_number_is_recorded_as_failed(watch, score, word):
     tree = rs.WeightedSum([Value(0.5), rs.Gate(Value(score))], [0.5, 0.5])
@@ -226,7 +226,7 @@ def test_a_rubric_that_catches_its_childs_failure(watch):
     assert set(s.reasons) == {"rubric_0.child"}
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), MemoryError()], ids=repr)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), MemoryError()], ids=shown)
 def test_exceptions_of_every_kind_are_recorded_and_pass(watch, error):
     tree = rs.Sequential(Raises(error))
     watched = watch(tree)
@@ -591,7 +591,7 @@ def test_observer_over_a_path_and_a_recorder(tmp_path):
         ({"capture": 3}, TypeError),
         ({"on_error": "ignore"}, ValueError),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_observer_arguments_are_checked(watch, arguments, error):
     watched = watch(Value(1))
@@ -656,7 +656,7 @@ class Unreadable:
         ({"k": 1}, "{'k': 1}"),
         (b"x", "b'x'"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_capture_text(watch, value, kept):
     tree = Value(0.5)
@@ -670,7 +670,7 @@ def test_capture_text(watch, value, kept):
         assert type(s.action) is type(kept)
 
 
-@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf], ids=repr)
+@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf], ids=shown)
 def test_capture_of_a_number_that_is_not_finite(watch, value):
     tree = Value(0.5)
     watched = watch(tree)

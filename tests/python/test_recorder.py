@@ -12,12 +12,13 @@ import sys
 import textwrap
 import threading
 import time
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import rubriscope as rs
 import torch
-from engine_support import Collect, Echo, Value, rows, three_levels
+from engine_support import Collect, Echo, Value, rows, shown, three_levels
 
 NAN = float("nan")
 
@@ -134,7 +135,7 @@ def test_python_sinks_are_opened_closed_and_run_elsewhere():
         (object(), TypeError, "object"),
         ("sqlite:", ValueError, "sqlite"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_targets_that_are_refused(target, error, words, tmp_path):
     with pytest.raises(error) as caught:
@@ -150,7 +151,7 @@ def test_a_database_sink_of_a_later_extra_says_so():
 
 
 @pytest.mark.parametrize(
-    "options", [{"on_full": "explode"}, {"journal_limit_bytes": 100}, {"block_timeout_s": -1.0}], ids=repr
+    "options", [{"on_full": "explode"}, {"journal_limit_bytes": 100}, {"block_timeout_s": -1.0}], ids=shown
 )
 def test_options_are_checked(tmp_path, options):
     with pytest.raises(ValueError) as caught:
@@ -279,7 +280,7 @@ def test_a_session_says_what_an_auditor_asks(tmp_path):
     metadata = json.loads(text, parse_constant=pytest.fail)
     facts = metadata["rubriscope"]
     assert metadata["lr"] == 0.1 and metadata["nan"] is None and "object" in metadata["odd"]
-    assert facts["argv"] == sys.argv and facts["packages"]["torch"] == torch.__version__
+    assert facts["argv"] == sys.argv and facts["packages"]["torch"] == version("torch")
     assert facts["machine"]["cpus"] == os.cpu_count() and facts["version"] == rs.__version__
     assert created.startswith("20") and "T" in created and closed
     definition = json.loads(rows(path, "select definition from schemas")[0][0])
@@ -387,7 +388,7 @@ def test_log(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf, torch.tensor(NAN)], ids=repr)
+@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf, torch.tensor(NAN)], ids=shown)
 def test_log_of_a_number_that_is_not_finite(tmp_path, value):
     with rs.record(tmp_path / "runs.db", sinks=[tmp_path / "run.jsonl"]) as recorder:
         recorder.log({"loss": value, "other": 1.0})
@@ -400,7 +401,7 @@ def test_log_of_a_number_that_is_not_finite(tmp_path, value):
         json.loads(line, parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize("value", ["0.5", None, [1.0], object(), 1 + 2j], ids=repr)
+@pytest.mark.parametrize("value", ["0.5", None, [1.0], object(), 1 + 2j], ids=shown)
 def test_log_takes_numbers_only(tmp_path, value):
     with rs.record(tmp_path / "runs.db") as recorder:
         with pytest.raises(TypeError, match="loss"):
@@ -408,7 +409,7 @@ def test_log_takes_numbers_only(tmp_path, value):
         assert recorder.stats().accepted == 0
 
 
-@pytest.mark.parametrize("value", [torch.zeros(2), np.zeros(3)], ids=repr)
+@pytest.mark.parametrize("value", [torch.zeros(2), np.zeros(3)], ids=shown)
 def test_log_takes_single_numbers_only(tmp_path, value):
     with rs.record(tmp_path / "runs.db") as recorder, pytest.raises(ValueError, match="loss"):
         recorder.log({"loss": value})
