@@ -116,7 +116,7 @@ crash:  ## the long crash campaigns: 500 random kills (KILLS), 20 stops of a ser
 	VAULT_KILLS=$(or $(VAULT_KILLS),100) $(BIN)/python -m pytest tests/python/test_vault.py -k nonce
 
 test-python: dev  ## Python tests and examples
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 cuda-check: dev  ## compile the CUDA operators for sm_80, sm_90 and PTX (nvcc, no GPU needed)
 	@command -v nvcc >/dev/null || { echo "no nvcc on PATH: the CUDA operators cannot be compiled here"; exit 1; }
