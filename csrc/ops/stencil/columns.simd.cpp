@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <type_traits>
 
 #include "rubriscope/ops/stencil/columns.h"
@@ -27,14 +28,32 @@ inline __attribute__((always_inline)) void stream(T* at, V value) {
   }
 }
 
-// A statement on a stretch of a row.
+// Points of a row, from column `at` on.
+struct Span {
+  std::int64_t at, count;
+  bool streamed;
+};
+
+// A statement on spans of consecutive rows.
 template <class T>
 struct Stretch {
   const Columns<T>* columns;
   const Statement* statement;
-  std::int64_t moved[3];  // to a slot's first point, by kind
-  std::int64_t count;     // points
-  bool streamed;
+  std::int64_t moved[3];  // to a slot's column 0 in the first row, by kind
+  const Span* spans;      // in every row
+  int span_count;
+  std::int64_t rows;
+
+  // Calls run(input's offset, output's offset, points, streamed) for every span of every row.
+  template <class Run>
+  inline __attribute__((always_inline)) void each(Run&& run) const {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t in = row * columns->input_stride, out = row * columns->output_stride;
+      for (const Span* span = spans; span != spans + span_count; ++span) {
+        run(in + span->at, out + span->at, span->count, span->streamed);
+      }
+    }
+  }
 
   const T* slot(int index) const {
     if (index < 0) return nullptr;
@@ -51,19 +70,16 @@ struct Stretch {
 // Memory is asked for this far ahead: about two rows of a thousand float32.
 constexpr std::int64_t ahead_bytes = 8192;
 
-// What a statement reads first of each field and what it writes, a block of `bytes` from point `at` on.
+// What a statement reads first of each field, a block of `bytes` from point `at` on. Worth asking for only
+// where it comes from memory: fields that fit the caches are there before.
 template <class T>
 struct Ahead {
   const T* const* fields;
   int count;
   std::int64_t in;
-  T* target;
 
   explicit Ahead(const Stretch<T>& of)
-      : fields(of.columns->ahead + of.statement->ahead),
-        count(of.statement->ahead_count),
-        in(of.moved[0]),
-        target(of.streamed ? nullptr : of.target()) {}
+      : fields(of.columns->ahead + of.statement->ahead), count(of.statement->ahead_count), in(of.moved[0]) {}
 
   template <int bytes>
   inline __attribute__((always_inline)) void fetch(std::int64_t at) const {
@@ -71,9 +87,6 @@ struct Ahead {
       const char* const from = reinterpret_cast<const char*>(fields[n] + in + at) + ahead_bytes;
       for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(from + byte);
     }
-    if (target == nullptr) return;
-    const char* const to = reinterpret_cast<const char*>(target + at) + ahead_bytes;
-    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(to + byte, 1);
   }
 };
 
@@ -82,6 +95,7 @@ template <int d, int s, int n, bool product>
 struct Part {
   static constexpr int differences = d, sums = s, singles = n, taps = d + s + n;
   static constexpr bool times = product;
+  static constexpr int reads = 2 * (d + s) + n + product;
   // A statement's parts are told by this, 16 bits each.
   static constexpr std::uint64_t code = 1 + 2 * (product + 2 * (d + 8 * (s + 8 * n)));
 };
@@ -187,30 +201,31 @@ struct Bound {
   }
 };
 
-// Over a stretch of whole vectors.
+// Over spans of whole vectors.
 template <class V, class T, class... Parts>
 void run_parts(const Stretch<T>& of) {
   constexpr int width = sizeof(V) / sizeof(T);
-  constexpr int block = 2, fetched = 8;  // vectors
+  constexpr int block = 4, fetched = 8;  // vectors
   const Bound<V, T, Parts...> bound(of);
   T* const target = of.target();
-  const bool streamed = of.streamed;
-  const std::int64_t points = of.count;
   const Ahead<T> ahead(of);
-  const auto run = [&](auto of_block, std::int64_t at) __attribute__((always_inline)) {
-    constexpr int unroll = decltype(of_block)::value;
-    V found[unroll];
-    bound.template evaluate<unroll>(at, found);
-    end_in<V, unroll>(target, streamed, at, found);
-  };
-  std::int64_t at = 0;
-  while (at + fetched * width <= points) {
-    ahead.template fetch<fetched * vector_bytes>(at);
-    for (const std::int64_t end = at + fetched * width; at < end; at += block * width) {
-      run(std::integral_constant<int, block>{}, at);
-    }
-  }
-  for (; at < points; at += width) run(std::integral_constant<int, 1>{}, at);
+  of.each([&](std::int64_t in, std::int64_t out, std::int64_t points, bool streamed)
+              __attribute__((always_inline)) {
+                const auto run = [&](auto of_block, std::int64_t at) __attribute__((always_inline)) {
+                  constexpr int unroll = decltype(of_block)::value;
+                  V found[unroll];
+                  bound.template evaluate<unroll>(in + at, found);
+                  end_in<V, unroll>(target + out, streamed, at, found);
+                };
+                std::int64_t at = 0;
+                while (at + fetched * width <= points) {
+                  if (streamed) ahead.template fetch<fetched * vector_bytes>(in + at);
+                  for (const std::int64_t end = at + fetched * width; at < end; at += block * width) {
+                    run(std::integral_constant<int, block>{}, at);
+                  }
+                }
+                for (; at < points; at += width) run(std::integral_constant<int, 1>{}, at);
+              });
 }
 
 // Over one column of all rows: what the grid's edges need.
@@ -218,11 +233,11 @@ template <class T, class... Parts>
 void run_column(const Stretch<T>& of) {
   const Bound<T, T, Parts...> bound(of);
   T* const target = of.target();
-  for (std::int64_t row = 0; row < of.columns->rows; ++row) {
+  of.each([&](std::int64_t in, std::int64_t out, std::int64_t, bool) __attribute__((always_inline)) {
     T found[1];
-    bound.template evaluate<1>(row * of.columns->input_stride, found);
-    target[row * of.columns->output_stride] = found[0];
-  }
+    bound.template evaluate<1>(in, found);
+    target[out] = found[0];
+  });
 }
 
 // found += the taps' values, `unroll` vectors at a time, so that a tap is looked up once for all of them.
@@ -251,7 +266,7 @@ inline __attribute__((always_inline)) void add_taps(const Taps& of, const Tap<T>
 
 // Any statement at `unroll` vectors, whose value stays in registers from step to step.
 template <class V, int unroll, class T>
-inline __attribute__((always_inline)) void run_steps(const Stretch<T>& of, std::int64_t at) {
+inline __attribute__((always_inline)) void run_steps(const Stretch<T>& of, std::int64_t at, bool streamed) {
   constexpr int width = sizeof(V) / sizeof(T);
   V found[unroll];
   begin_with<V, unroll>(of.slot(of.statement->c), at, found);
@@ -289,20 +304,26 @@ inline __attribute__((always_inline)) void run_steps(const Stretch<T>& of, std::
       for (int u = 0; u < unroll; ++u) found[u] = load<V>(values + u * width);
     }
   }
-  end_in<V, unroll>(of.target(), of.streamed, at, found);
+  end_in<V, unroll>(of.target(), streamed, at, found);
 }
 
+// Slots move with the statement's kinds, so rows are taken one by one.
 template <class V, class T>
 void run_any(const Stretch<T>& of) {
   constexpr int width = sizeof(V) / sizeof(T);
   constexpr int block = 4;  // vectors: with their parts, what 16 registers hold
-  const Ahead<T> ahead(of);
-  std::int64_t at = 0;
-  for (; at + block * width <= of.count; at += block * width) {
-    ahead.template fetch<block * vector_bytes>(at);
-    run_steps<V, block>(of, at);
-  }
-  for (; at < of.count; at += width) run_steps<V, 1>(of, at);
+  of.each([&](std::int64_t in, std::int64_t out, std::int64_t points,
+              bool streamed) __attribute__((always_inline)) {
+    const Stretch<T> here{
+        of.columns, of.statement, {of.moved[0] + in, of.moved[1] + out, of.moved[2]}, nullptr, 0, 0};
+    const Ahead<T> ahead(here);
+    std::int64_t at = 0;
+    for (; at + block * width <= points; at += block * width) {
+      if (streamed) ahead.template fetch<block * vector_bytes>(at);
+      run_steps<V, block>(here, at, streamed);
+    }
+    for (; at < points; at += width) run_steps<V, 1>(here, at, streamed);
+  });
 }
 
 template <class T>
@@ -310,6 +331,7 @@ using Runner = void (*)(const Stretch<T>&);
 
 template <class... Parts>
 struct Sum {
+  static constexpr int taps = (Parts::taps + ...), reads = (Parts::reads + ...);
   static constexpr std::uint64_t code() {
     std::uint64_t found = 0;
     int part = 0;
@@ -345,6 +367,154 @@ using Known = List<
     Sum<Piece<3, 4, 1>, Times<2, 0, 0>, Times<2, 0, 0>>, Sum<Piece<1, 6, 1>, Times<3, 0, 0>, Times<3, 0, 0>>,
     Sum<Piece<4, 6, 1>, Times<3, 0, 0>, Times<3, 0, 0>>>;
 
+// What is read: of a field, so many rows and columns away.
+struct Read {
+  int field, row, column;
+};
+
+// Statements whose code reads the same points over and over: evaluated together, a point's fields are loaded
+// once. `Reads` has what their parts read, in order: of each part the taps' a and b, of single ones a, then
+// what it is multiplied with.
+template <class Reads, class... Sums>
+struct Together {
+  static constexpr int statements = sizeof...(Sums);
+  static constexpr int weights = (Sums::taps + ...);
+
+  template <class T>
+  struct Fields {
+    const T* at[Reads::fields];
+    std::int64_t row;
+
+    // Where the columns' statements are these and read just that.
+    bool find(const Columns<T>& columns) {
+      constexpr std::uint64_t codes[] = {Sums::code()...};
+      if (columns.statement_count != statements) return false;
+      for (int n = 0; n < statements; ++n) {
+        if (code_of(columns, columns.statements[n]) != codes[n]) return false;
+        if (columns.slots[columns.statements[n].target].kind != Slot<T>::output) return false;
+      }
+      row = columns.input_stride;
+      for (const T*& field : at) field = nullptr;
+      int next = 0;
+      const auto reads = [&](const T* from) {
+        const Read& of = Reads::list[next++];
+        const T* const begin = from - of.row * row - of.column;
+        if (at[of.field] == nullptr) at[of.field] = begin;
+        return at[of.field] == begin;
+      };
+      for (int n = 0; n < statements; ++n) {
+        const Statement& of = columns.statements[n];
+        for (int step = of.first; step < of.first + of.count; ++step) {
+          const Taps& taps = columns.pieces[step];
+          for (int t = 0; t < taps.differences + taps.sums + taps.singles; ++t) {
+            const Tap<T>& tap = columns.taps[taps.first + t];
+            if (!reads(tap.a)) return false;
+            if (t < taps.differences + taps.sums && !reads(tap.b)) return false;
+          }
+          const int times = columns.steps[step].a;
+          if (times < 0) continue;
+          if (columns.slots[times].kind != Slot<T>::operand || !reads(columns.slots[times].at)) return false;
+        }
+      }
+      return true;
+    }
+  };
+
+  template <int index, class V, class T>
+  static inline __attribute__((always_inline)) V read(const Fields<T>& fields, std::int64_t point) {
+    constexpr Read of = Reads::list[index];
+    return load<V>(fields.at[of.field] + point + of.row * fields.row + of.column);
+  }
+
+  // found + a part's value, which is the first to have `first` and `weight`.
+  template <class P, int first, int weight, class V, class T>
+  static inline __attribute__((always_inline)) V add(const Fields<T>& fields, const V* known,
+                                                     std::int64_t point, V found) {
+    V inner = P::times ? V{} : found;
+    const auto tap = [&]<int n>(std::integral_constant<int, n>) __attribute__((always_inline)) {
+      constexpr int pairs = P::differences + P::sums;
+      constexpr int a = first + (n < pairs ? 2 * n : pairs + n);
+      V value = read<a, V>(fields, point);
+      if constexpr (n < P::differences) value -= read<a + 1, V>(fields, point);
+      if constexpr (n >= P::differences && n < pairs) value += read<a + 1, V>(fields, point);
+      inner = multiplied_to(inner, known[weight + n], value);
+    };
+    [&]<int... n>(std::integer_sequence<int, n...>) __attribute__((always_inline)) {
+      (tap(std::integral_constant<int, n>{}), ...);
+    }(std::make_integer_sequence<int, P::taps>{});
+    if constexpr (P::times) return multiplied_to(found, read<first + P::reads - 1, V>(fields, point), inner);
+    return inner;
+  }
+
+  template <int first, int weight, class V, class T, class P, class... Rest>
+  static inline __attribute__((always_inline)) V sum_of(const Fields<T>& fields, const V* known,
+                                                        std::int64_t point, V found, Sum<P, Rest...>) {
+    found = add<P, first, weight>(fields, known, point, found);
+    if constexpr (sizeof...(Rest) == 0) {
+      return found;
+    } else {
+      return sum_of<first + P::reads, weight + P::taps>(fields, known, point, found, Sum<Rest...>{});
+    }
+  }
+
+  template <int statement, int first, int weight, class V, class T, class S, class... Rest>
+  static inline __attribute__((always_inline)) void evaluate(const Fields<T>& fields, const V* known,
+                                                             std::int64_t point, V* found) {
+    found[statement] = sum_of<first, weight>(fields, known, point, V{}, S{});
+    if constexpr (sizeof...(Rest) != 0) {
+      evaluate<statement + 1, first + S::reads, weight + S::taps, V, T, Rest...>(fields, known, point, found);
+    }
+  }
+
+  // Over spans of whole vectors.
+  template <class V, class T>
+  [[gnu::noinline]] static void run(const Stretch<T>& all, const Fields<T> fields) {
+    constexpr int width = sizeof(V) / sizeof(T);
+    const Columns<T>& columns = *all.columns;
+    V known[weights];
+    int weight = 0;
+    T* targets[statements];
+    for (int n = 0; n < statements; ++n) {
+      const Statement& of = columns.statements[n];
+      targets[n] = columns.slots[of.target].at;
+      for (int step = of.first; step < of.first + of.count; ++step) {
+        const Taps& taps = columns.pieces[step];
+        for (int t = 0; t < taps.differences + taps.sums + taps.singles; ++t) {
+          known[weight++] = columns.taps[taps.first + t].weight - V{};
+        }
+      }
+    }
+    all.each([&](std::int64_t in, std::int64_t out, std::int64_t points, bool streamed)
+                 __attribute__((always_inline)) {
+                   for (std::int64_t at = 0; at < points; at += width) {
+                     V found[statements];
+                     evaluate<0, 0, 0, V, T, Sums...>(fields, known, in + at, found);
+                     if (streamed) {
+                       for (const T* const field : fields.at) {
+                         __builtin_prefetch(reinterpret_cast<const char*>(field + in + at) + ahead_bytes);
+                       }
+                       for (int n = 0; n < statements; ++n) stream(targets[n] + out + at, found[n]);
+                     } else {
+                       for (int n = 0; n < statements; ++n) store(targets[n] + out + at, found[n]);
+                     }
+                   }
+                 });
+  }
+};
+
+// u·∇u + ∇p − ν∇²u and ∇·u in two dimensions, second order: fields u, v, p and the old u, v.
+struct NavierStokesReads {
+  static constexpr int fields = 5;
+  static constexpr Read list[] = {{3, 0, 0},  {0, 0, 0},  {2, -1, 0}, {2, 1, 0},  {0, 0, -1}, {0, 0, 1},
+                                  {0, -1, 0}, {0, 1, 0},  {0, 0, 0},  {0, -1, 0}, {0, 1, 0},  {0, 0, 0},
+                                  {0, 0, -1}, {0, 0, 1},  {1, 0, 0},  {4, 0, 0},  {1, 0, 0},  {2, 0, -1},
+                                  {2, 0, 1},  {1, 0, -1}, {1, 0, 1},  {1, -1, 0}, {1, 1, 0},  {1, 0, 0},
+                                  {1, -1, 0}, {1, 1, 0},  {0, 0, 0},  {1, 0, -1}, {1, 0, 1},  {1, 0, 0},
+                                  {0, -1, 0}, {0, 1, 0},  {1, 0, -1}, {1, 0, 1}};
+};
+using Momentum = Sum<Piece<2, 2, 1>, Times<1, 0, 0>, Times<1, 0, 0>>;
+using NavierStokes = Together<NavierStokesReads, Momentum, Momentum, Alone<2, 0, 0>>;
+
 // How a statement is run.
 template <class V, class T, class... Sums>
 Runner<T> runner_for(std::uint64_t code, List<Sums...>) {
@@ -354,16 +524,21 @@ Runner<T> runner_for(std::uint64_t code, List<Sums...>) {
   return found;
 }
 
+// Whether a statement can be run over many rows at once: what it is multiplied with moves from row to row as
+// its taps do, and it has an output.
+template <class T>
+bool in_rows(const Columns<T>& columns, const Statement& of) {
+  const Step<T>* const steps = columns.steps + of.first;
+  return columns.slots[of.target].kind == Slot<T>::output &&
+         std::all_of(steps, steps + of.count, [&](const Step<T>& step) {
+           return step.a < 0 || columns.slots[step.a].kind == Slot<T>::operand;
+         });
+}
+
 // How it is run over a column of many rows; null where it has no code of its own for that.
 template <class T, class... Sums>
 Runner<T> column_runner_for(const Columns<T>& columns, const Statement& of, List<Sums...>) {
-  const auto in_rows = [&](int slot) {  // what moves from row to row as the taps do, or is not there
-    return slot < 0 || columns.slots[slot].kind == Slot<T>::operand;
-  };
-  if (columns.slots[of.target].kind == Slot<T>::temporary) return nullptr;
-  for (int n = of.first; n < of.first + of.count; ++n) {
-    if (!in_rows(columns.steps[n].a)) return nullptr;
-  }
+  if (!in_rows(columns, of)) return nullptr;
   const std::uint64_t code = code_of(columns, of);
   Runner<T> found = nullptr;
   ((Sums::code() == code ? static_cast<void>(found = Sums::template column_runner<T>) : static_cast<void>(0)),
@@ -374,6 +549,7 @@ Runner<T> column_runner_for(const Columns<T>& columns, const Statement& of, List
 // One column of every row, statement by statement where all have code for that.
 template <class T>
 void run_one_column(const Columns<T>& columns, std::int64_t at) {
+  const Span span{at, 1, false};
   Runner<T> runners[most_statements];
   bool all = true;
   for (int n = 0; n < columns.statement_count && all; ++n) {
@@ -382,61 +558,76 @@ void run_one_column(const Columns<T>& columns, std::int64_t at) {
   }
   if (all) {
     for (int n = 0; n < columns.statement_count; ++n) {
-      runners[n]({&columns, columns.statements + n, {at, at, 0}, 1, false});
+      runners[n]({&columns, columns.statements + n, {0, 0, 0}, &span, 1, columns.rows});
     }
     return;
   }
   for (std::int64_t row = 0; row < columns.rows; ++row) {
     const std::int64_t in = row * columns.input_stride, out = row * columns.output_stride;
     for (int n = 0; n < columns.statement_count; ++n) {
-      run_steps<T, 1>(Stretch<T>{&columns, columns.statements + n, {in + at, out + at, 0}, 1, false}, 0);
+      const Stretch<T> here{&columns, columns.statements + n, {in + at, out + at, 0}, nullptr, 0, 0};
+      run_steps<T, 1>(here, 0, false);
     }
   }
 }
 
-// All statements on one stretch of a row.
-template <class T>
-void run_chunk(const Columns<T>& columns, const Runner<T>* runners, std::int64_t in, std::int64_t out,
-               std::int64_t count, bool streamed) {
-  for (int n = 0; n < columns.statement_count; ++n) {
-    runners[n]({&columns, columns.statements + n, {in, out, 0}, count, streamed});
+// The spans of columns [begin, end), all of whole vectors: some points are in two, which gives the same
+// values. Returns how many; at most `most_spans`, but for the middle's, which is to be cut into chunks.
+constexpr int most_spans = 4;
+template <class T, int width>
+int spans_of(std::int64_t begin, std::int64_t end, bool streamed, Span (&spans)[most_spans]) {
+  constexpr int line = 64 / sizeof(T);
+  int count = 0;
+  streamed = streamed && end - begin >= 4 * line;
+  if (streamed) {
+    // The lines at the ends are written again by what is computed for the edges.
+    spans[count++] = {begin, line, false};
+    spans[count++] = {end - line, line, false};
+    begin += line;
+    end -= line;
   }
+  const std::int64_t whole = (end - begin) / width * width;
+  if (whole != 0) spans[count++] = {begin, whole, streamed};
+  if (begin + whole < end) spans[count++] = {end - width, width, false};
+  return count;
 }
 
 template <class T>
 void run(const Columns<T>& columns, std::int64_t begin, std::int64_t end) {
   using V = typename VectorOf<T>::type;
   constexpr int width = sizeof(V) / sizeof(T);
-  constexpr int line = 64 / sizeof(T);
   if (end - begin < width) {
     for (std::int64_t at = begin; at < end; ++at) run_one_column(columns, at);
     return;
   }
-  Runner<T> runners[most_statements];
-  for (int n = 0; n < columns.statement_count; ++n) {
-    runners[n] = runner_for<V, T>(code_of(columns, columns.statements[n]), Known{});
-  }
-  for (std::int64_t row = 0; row < columns.rows; ++row) {
-    const std::int64_t in = row * columns.input_stride, out = row * columns.output_stride;
-    const auto chunk = [&](std::int64_t at, std::int64_t count, bool streamed) {
-      run_chunk(columns, runners, in + at, out + at, count, streamed);
-    };
-    std::int64_t at = begin, last = end;
-    if (columns.streamed && end - begin >= 4 * line) {
-      // The lines at the ends are written again.
-      chunk(begin, line, false);
-      chunk(end - line, line, false);
-      at += line;
-      last -= line;
+  Span spans[most_spans];
+  const int span_count = spans_of<T, width>(begin, end, columns.streamed, spans);
+  const auto all_rows = [&](const Statement* statement) {
+    return Stretch<T>{&columns, statement, {0, 0, 0}, spans, span_count, columns.rows};
+  };
+  NavierStokes::Fields<T> fields;
+  if (fields.find(columns)) {
+    NavierStokes::run<V>(all_rows(columns.statements), fields);
+  } else if (columns.statement_count == 1 && in_rows(columns, columns.statements[0])) {
+    runner_for<V, T>(code_of(columns, columns.statements[0]), Known{})(all_rows(columns.statements));
+  } else {
+    Runner<T> runners[most_statements];
+    for (int n = 0; n < columns.statement_count; ++n) {
+      runners[n] = runner_for<V, T>(code_of(columns, columns.statements[n]), Known{});
     }
-    const bool streamed = last < end;
-    while (last - at >= width) {
-      const std::int64_t count = last - at < columns.chunk ? (last - at) / width * width : columns.chunk;
-      chunk(at, count, streamed);
-      at += count;
+    for (std::int64_t row = 0; row < columns.rows; ++row) {
+      const std::int64_t in = row * columns.input_stride, out = row * columns.output_stride;
+      for (int n = 0; n < span_count; ++n) {
+        for (std::int64_t done = 0; done < spans[n].count; done += columns.chunk) {
+          const std::int64_t at = spans[n].at + done;
+          const Span chunk{0, std::min<std::int64_t>(columns.chunk, spans[n].count - done),
+                           spans[n].streamed};
+          for (int k = 0; k < columns.statement_count; ++k) {
+            runners[k]({&columns, columns.statements + k, {in + at, out + at, 0}, &chunk, 1, 1});
+          }
+        }
+      }
     }
-    // The rest as one more vector: some points a second time, which gives the same values.
-    if (at < last) chunk(last - width, width, false);
   }
 #if defined(__x86_64__)
   if (columns.streamed) _mm_sfence();

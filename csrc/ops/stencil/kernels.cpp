@@ -18,9 +18,10 @@ namespace {
 constexpr std::int64_t piece_points = 32768;  // about as many points a thread takes at once
 constexpr std::int64_t band_rows = 8;
 constexpr std::int64_t window_bytes = 256 << 10;
-// Beyond this, outputs go past the caches. A last cache may keep less, and still: on a Xeon with 33 MB going
-// around it was 13 % slower at 36 MB. Systems do not say its size reliably in virtual machines.
-constexpr std::int64_t cache_bytes = 48 << 20;
+// Beyond this, outputs go past the caches. It is less than most last caches are, for others use those too:
+// going around one of 32 MB that a Xeon had was 13 % slower at 36 MB, on an EPYC twice as fast at 16 MB.
+// Systems do not say its size reliably in virtual machines.
+constexpr std::int64_t cache_bytes = 12 << 20;
 
 template <class T>
 std::vector<T> scalars_of(const Program& program, const Given<T>& given) {
