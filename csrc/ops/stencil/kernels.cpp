@@ -19,7 +19,7 @@ constexpr std::int64_t piece_points = 32768;  // about as many points a thread t
 constexpr std::int64_t band_rows = 8;
 constexpr std::int64_t window_bytes = 256 << 10;
 // Beyond this, outputs go past the caches. It is less than most last caches are, for others use those too:
-// going around one of 32 MB that a Xeon had was 13 % slower at 36 MB, on an EPYC twice as fast at 16 MB.
+// one of 32 MB, gone around, made 36 MB a little slower on a Xeon and 16 MB much faster on an EPYC.
 // Systems do not say its size reliably in virtual machines.
 constexpr std::int64_t cache_bytes = 12 << 20;
 
