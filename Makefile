@@ -64,7 +64,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/pip install -q --no-deps openenv-core==0.3.0
 	@touch $@
 
-bench: dev $(VENV)/.bench  ## speed against peers, in the same run (about 12 minutes)
+bench: dev $(VENV)/.bench  ## speed against peers, in the same run
 	$(CMAKE) -S . -B build/bench -DRUBRISCOPE_BUILD_TESTS=OFF -DRUBRISCOPE_BUILD_BENCH=ON >build/bench.log \
 		|| { cat build/bench.log; exit 1; }
 	cmake --build build/bench --parallel $(JOBS)

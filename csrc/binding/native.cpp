@@ -108,23 +108,17 @@ Value NativeValue::value() const {
   return integer_;
 }
 
-namespace {
-
-// The steps of the last tree that this thread is done with: a call in the steady state allocates nothing.
-template <class Steps>
-Steps& spare_steps() {
-  thread_local Steps steps;
+std::vector<NativeTree::Step>& NativeTree::spare() {
+  thread_local std::vector<Step> steps;
   return steps;
 }
 
-}  // namespace
-
-NativeTree::NativeTree() : steps_(std::exchange(spare_steps<std::vector<Step>>(), {})) {}
+NativeTree::NativeTree() : steps_(std::exchange(spare(), {})) {}
 
 void NativeTree::release() {
   for (const Step& step : steps_) Py_DECREF(step.node->owner);
   steps_.clear();
-  if (steps_.capacity() != 0) spare_steps<std::vector<Step>>() = std::exchange(steps_, {});
+  if (steps_.capacity() != 0) spare() = std::exchange(steps_, {});
 }
 
 bool NativeTree::take(PyNode& node, double weight) {

@@ -74,6 +74,8 @@ class NativeTree {
     bool unrecorded{};  // it was called, and no observed call took its score
   };
 
+  /// The steps of the last tree that this thread is done with: a call in the steady state allocates nothing.
+  static std::vector<Step>& spare();
   bool take(PyNode& node, double weight);
   double call(std::size_t index, const Value& action, const Value& observation, EvalContext* context);
   static void record(Step& step, EvalContext* context, double value, Status status, std::string_view reason,

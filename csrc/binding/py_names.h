@@ -17,4 +17,10 @@ PyTypeObject* score_type();
 /// An interned string, made once.
 PyObject* interned(PyObject*& cache, const char* text);
 
+/// A function as a method table holds it, whatever arguments it takes.
+template <class Function>
+PyCFunction as_method(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 }  // namespace rubriscope::binding

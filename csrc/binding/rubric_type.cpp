@@ -415,8 +415,7 @@ PyObject* container_forward(PyObject* self, PyObject* args, PyObject* kwargs) {
 
 template <NodeKind kind>
 PyMethodDef container_method(const char* name) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(container_forward<kind>)),
-          METH_VARARGS | METH_KEYWORDS, nullptr};
+  return {name, as_method(container_forward<kind>), METH_VARARGS | METH_KEYWORDS, nullptr};
 }
 
 // ---- Life
@@ -501,8 +500,7 @@ PyMethodDef g_methods[] = {
     container_method<NodeKind::sequential>("_forward_sequential"),
     container_method<NodeKind::gate>("_forward_gate"),
     container_method<NodeKind::weighted_sum>("_forward_weighted_sum"),
-    {"batch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(rubric_batch)),
-     METH_VARARGS | METH_KEYWORDS,
+    {"batch", as_method(rubric_batch), METH_VARARGS | METH_KEYWORDS,
      "batch(actions, observations)\n--\n\nScores N pairs in one call and makes N snapshots.\n\nReturns a "
      "float64 "
      "tensor of shape (N,) on the scores' device (CPU for numbers).\nRaises ValueError when the lengths "
@@ -512,8 +510,7 @@ PyMethodDef g_methods[] = {
     {"named_children", rubric_named_children, METH_NOARGS,
      "named_children()\n--\n\nIterates over (name, child) of the immediate children."},
     {"rubrics", rubric_rubrics, METH_NOARGS, "rubrics()\n--\n\nIterates over all descendants, depth first."},
-    {"named_rubrics", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(rubric_named_rubrics)),
-     METH_VARARGS | METH_KEYWORDS,
+    {"named_rubrics", as_method(rubric_named_rubrics), METH_VARARGS | METH_KEYWORDS,
      "named_rubrics(prefix='')\n--\n\nIterates over (dotted path, rubric) of all descendants, depth first."},
     {"get_rubric", rubric_get_rubric, METH_O,
      "get_rubric(path)\n--\n\nThe descendant at a dotted path, such as 'grounding.fuzzy'.\n\nRaises KeyError "

@@ -1,6 +1,7 @@
 // rs.tracer.span() and rs.tracer.event(), and the span that stands for none while the tracer is off.
 #include <cstring>
 
+#include "rubriscope/binding/py_names.h"
 #include "rubriscope/binding/trace_context.h"
 #include "rubriscope/binding/trace_metadata.h"
 #include "rubriscope/binding/trace_span.h"
@@ -8,11 +9,6 @@
 namespace rubriscope::binding {
 
 namespace {
-
-template <class Function>
-PyCFunction as_function(Function* function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
 
 // ---- While the tracer is off
 
@@ -24,11 +20,11 @@ PyObject* none_repr(PyObject*) { return PyUnicode_FromString("<no span: the trac
 int none_true(PyObject*) { return 0; }
 
 PyMethodDef g_none_methods[] = {
-    {"set_output", as_function(none_take), METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"block", as_function(none_take), METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"fail", as_function(none_take), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"set_output", as_method(none_take), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"block", as_method(none_take), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"fail", as_method(none_take), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"__enter__", none_enter, METH_NOARGS, nullptr},
-    {"__exit__", as_function(none_exit), METH_FASTCALL, nullptr},
+    {"__exit__", as_method(none_exit), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -261,12 +257,12 @@ PyObject* trace_on(PyObject*, PyObject*) { return PyBool_FromLong(g_trace.enable
 
 PyMethodDef g_functions[] = {
     {"_trace_on", trace_on, METH_NOARGS, nullptr},
-    {"span", as_function(trace_span), METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"event", as_function(trace_event), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"span", as_method(trace_span), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"event", as_method(trace_event), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"current_span", trace_current, METH_NOARGS, nullptr},
     {"_trace_ids", trace_ids, METH_NOARGS, nullptr},
-    {"_trace_new", as_function(trace_new), METH_FASTCALL, nullptr},
-    {"_trace_point", as_function(trace_point), METH_FASTCALL, nullptr},
+    {"_trace_new", as_method(trace_new), METH_FASTCALL, nullptr},
+    {"_trace_point", as_method(trace_point), METH_FASTCALL, nullptr},
     {"_trace_remote", trace_remote, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

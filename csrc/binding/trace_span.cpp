@@ -4,6 +4,7 @@
 #include <new>
 
 #include "rubriscope/binding/open_recorders.h"
+#include "rubriscope/binding/py_names.h"
 #include "rubriscope/binding/trace_context.h"
 #include "rubriscope/binding/trace_metadata.h"
 #include "rubriscope/trace/span_schema.h"
@@ -227,11 +228,6 @@ PyObject* span_repr(PyObject* self) {
   if (span->point == nullptr) return PyUnicode_FromFormat("<Span %s of another process>", id.c_str());
   return PyUnicode_FromFormat("<Span %s %s.%s>", id.empty() ? "not entered" : id.c_str(),
                               span->point->layer->code.c_str(), span->point->operation.c_str());
-}
-
-template <class Function>
-PyCFunction as_method(Function* function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
 PyMethodDef g_methods[] = {

@@ -384,6 +384,7 @@ struct Together {
   struct Fields {
     const T* at[Reads::fields];
     std::int64_t row;
+    T weight[weights];
 
     // Where the columns' statements are these and read just that.
     bool find(const Columns<T>& columns) {
@@ -395,7 +396,7 @@ struct Together {
       }
       row = columns.input_stride;
       for (const T*& field : at) field = nullptr;
-      int next = 0;
+      int next = 0, known = 0;
       const auto reads = [&](const T* from) {
         const Read& of = Reads::list[next++];
         const T* const begin = from - of.row * row - of.column;
@@ -410,6 +411,7 @@ struct Together {
             const Tap<T>& tap = columns.taps[taps.first + t];
             if (!reads(tap.a)) return false;
             if (t < taps.differences + taps.sums && !reads(tap.b)) return false;
+            weight[known++] = tap.weight;
           }
           const int times = columns.steps[step].a;
           if (times < 0) continue;
@@ -472,18 +474,9 @@ struct Together {
     constexpr int width = sizeof(V) / sizeof(T);
     const Columns<T>& columns = *all.columns;
     V known[weights];
-    int weight = 0;
+    for (int n = 0; n < weights; ++n) known[n] = fields.weight[n] - V{};
     T* targets[statements];
-    for (int n = 0; n < statements; ++n) {
-      const Statement& of = columns.statements[n];
-      targets[n] = columns.slots[of.target].at;
-      for (int step = of.first; step < of.first + of.count; ++step) {
-        const Taps& taps = columns.pieces[step];
-        for (int t = 0; t < taps.differences + taps.sums + taps.singles; ++t) {
-          known[weight++] = columns.taps[taps.first + t].weight - V{};
-        }
-      }
-    }
+    for (int n = 0; n < statements; ++n) targets[n] = columns.slots[columns.statements[n].target].at;
     all.each([&](std::int64_t in, std::int64_t out, std::int64_t points, bool streamed)
                  __attribute__((always_inline)) {
                    for (std::int64_t at = 0; at < points; at += width) {
@@ -571,8 +564,8 @@ void run_one_column(const Columns<T>& columns, std::int64_t at) {
   }
 }
 
-// The spans of columns [begin, end), all of whole vectors: some points are in two, which gives the same
-// values. Returns how many; at most `most_spans`, but for the middle's, which is to be cut into chunks.
+// Cuts columns [begin, end) into spans of whole vectors and returns how many: the lines at the ends where the
+// middle is streamed, the middle, the rest. Some points are in two spans, which gives the same values.
 constexpr int most_spans = 4;
 template <class T, int width>
 int spans_of(std::int64_t begin, std::int64_t end, bool streamed, Span (&spans)[most_spans]) {
