@@ -276,7 +276,7 @@ def make():
 def load(name, text):
     return json.loads(text) if name == "observation" else text
 
-number = 5
+number = -12345
 """
 
 
@@ -313,7 +313,8 @@ def test_the_command(tmp_path, capsys, rewards):
     for wrong, said in (
         ("no_such_module:make", "no_such_module"),
         (f"{rewards}:nothing", "nothing"),
-        (f"{rewards}:number", "5"),
+        (f"{rewards}:number", "got -12345"),
+        (f"{rewards}:json.dumps", "missing 1 required"),
         (rewards, "module:attribute"),
     ):
         assert run(["rescore", path, "-s", "old", "--rubric", wrong, "--into", "x"]) == 2

@@ -11,6 +11,7 @@ import inspect
 import itertools
 import math
 import os
+import pkgutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -276,16 +277,24 @@ def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def resolve(rubric: Rubric | str) -> Rubric:
-    """A rubric, from itself or from ``"module:attribute"``; a class or function found there is called."""
+    """A rubric, from itself or from ``"module:attribute"``; a class or function found there is called.
+
+    Raises:
+        ImportError, AttributeError: there is no such module or attribute.
+        TypeError: what is given, found or made is no rubric.
+        ValueError: a text that is not ``"module:attribute"``.
+    """
     if isinstance(rubric, Rubric):
         return rubric
-    module, separator, attribute = rubric.partition(":")
-    if not separator:
+    if not isinstance(rubric, str):
+        raise TypeError(f"rubric must be a Rubric or 'module:attribute', got {rubric!r}")
+    if ":" not in rubric:
         raise ValueError(f"rubric must be a Rubric or 'module:attribute', got {rubric!r}")
-    found: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        found = getattr(found, part)
-    return found if isinstance(found, Rubric) else found()
+    found = pkgutil.resolve_name(rubric)
+    made = found() if callable(found) and not isinstance(found, Rubric) else found
+    if not isinstance(made, Rubric):
+        raise TypeError(f"{rubric!r} must be a Rubric, its class or a function that makes one, got {made!r}")
+    return made
 
 
 Build = Callable[[dict[str, Any]], Any]

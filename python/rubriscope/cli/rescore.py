@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
+import pkgutil
 import sys
 from typing import Any
 
-from .._C import Rubric
 from ..render import printable
 from .common import (
     FAILED,
@@ -72,11 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         rubric = resolve(arguments.rubric)
         restore = None if arguments.restore is None else _restore(arguments.restore)
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         given = " ".join(filter(None, (arguments.rubric, arguments.restore)))
         raise CommandError(f"{given}: {error}") from error
-    if not isinstance(rubric, Rubric):
-        raise CommandError(f"{arguments.rubric} is no rubric and makes none, but {rubric!r}")
     with progress(f"rescoring {printable(session.name)}") as report:
         try:
             result = film.rescore(
@@ -118,12 +115,9 @@ def _restore(name: str) -> Any:
     """``restore=`` of :meth:`Film.rescore` from a function of the text alone, or of name and text."""
     import inspect
 
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise CommandError(f"--restore is MODULE:FUNCTION, got {name!r}")
-    function: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        function = getattr(function, part)
+    function = pkgutil.resolve_name(name)
     parameters = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
