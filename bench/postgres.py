@@ -4,7 +4,7 @@ A server of our own, on a Unix socket, with PostgreSQL's settings as they come b
 log; `synchronous_commit` and `fsync` are on. rubriscope: a Python loop calls an observed 15-node tree, never
 far ahead of the sink; counted is what is committed, from the first call until ``flush()`` returned. `COPY by
 hand`: psycopg's binary ``copy.write_row``, transactions of 1000 steps, a row a score (step, path, score), or
-a row a step with the scores as an array. The server's limit: the bytes that rubriscope sent, sent again by
+a row a step with the scores as an array. The server's limit: the bytes that rubriscope sends, sent again by
 ``copy.write`` alone, in the same transactions, into an empty table of the same form. In turns, then one long
 run of ours and of the judged peer.
 """
@@ -16,7 +16,6 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import psycopg
 import rubriscope as rs
 from measure import HERE, Report, caller, cpu_wait_s, drive, options, rate
 from peers import tree, varying_leaf
-from rubriscope._postgres_link import _COPY_STEPS, Link
+from rubriscope import _C
 
 sys.path.insert(0, str(HERE.parent / "tests" / "python"))
 from postgres_server import PostgresServer
@@ -33,8 +32,8 @@ ACTION, OBSERVATION = "the model's answer", "the question"
 PATHS = ["root", *(name for name, _ in tree(rs, 2, 5).named_rubrics())]
 BATCH = 1000
 SETTINGS = {"fsync": "on", "max_wal_size": "8GB"}
-#: The streams kept to be sent again.
-KEPT = 24
+#: The streams to be sent again, the steps in each and the bytes of a piece, as rubriscope has them.
+STREAMS, TRANSACTION, PIECE = 24, 8192, 128 * 1024
 
 
 class ByHand:
@@ -97,34 +96,6 @@ class Ours:
         self._recorder.close()
 
 
-class Kept:
-    """The streams that rubriscope's link sends, as it sends them: one list of pieces a transaction."""
-
-    def __init__(self) -> None:
-        self.streams: list[list[bytes]] = []
-        self._send = Link._copy
-
-    def __enter__(self) -> Kept:
-        kept = self
-
-        def copy(link: Link, cursor: Any, sql: str, pieces: Callable[[], bytes], _: Any = None) -> None:
-            stream: list[bytes] = []
-
-            def noted() -> bytes:
-                stream.append(pieces())
-                return stream[-1]
-
-            kept._send(link, cursor, sql, noted)
-            if sql == _COPY_STEPS and len(stream) > 1 and len(kept.streams) < KEPT:
-                kept.streams.append(stream[:-1])
-
-        Link._copy = copy  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Link._copy = self._send  # type: ignore[method-assign]
-
-
 class ServersLimit:
     """Streams that are ready, into a table like `steps`; emptied, untimed, before it holds a key twice."""
 
@@ -133,7 +104,7 @@ class ServersLimit:
         self._db.execute("CREATE TABLE again(LIKE steps INCLUDING ALL)")
         self._db.commit()
         self._streams = streams
-        self._sql = _COPY_STEPS.replace("COPY steps", "COPY again")
+        self._sql = f"COPY again({_C._POSTGRES_STEP_COLUMNS}) FROM STDIN WITH (FORMAT binary)"
         self._records = records
 
     def drive(self, seconds: float) -> tuple[int, float]:
@@ -157,22 +128,28 @@ class ServersLimit:
         self._db.close()
 
 
-def kept_streams(url: str, journal: Path) -> tuple[list[list[bytes]], int]:
-    """What rubriscope sends for some seconds of recording, and how many rows that is."""
-    with Kept() as kept:
-        ours = Ours(url, journal)
-        while len(kept.streams) < KEPT:
+def streams_of(url: str, journal: Path) -> tuple[list[list[bytes]], int]:
+    """What rubriscope sends for some seconds of recording, a list of pieces a transaction, and how many rows
+    that is. Taken from the server: its binary COPY writes the very bytes that it reads."""
+    ours = Ours(url, journal)
+    with psycopg.connect(url, autocommit=True) as db:
+        count = 0
+        while count < STREAMS * TRANSACTION:
             ours.drive(0.2)
+            (count,) = db.execute("SELECT count(*) FROM steps").fetchone() or (0,)
         ours.close()
-    with psycopg.connect(url) as db:
-        db.execute("CREATE TEMP TABLE counted(LIKE steps)")
-        for stream in kept.streams:
-            with db.cursor() as cursor, cursor.copy(_COPY_STEPS.replace("steps(", "counted(")) as copy:
-                for piece in stream:
-                    copy.write(piece)
-        row = db.execute("SELECT count(*) FROM counted").fetchone()
-        assert row is not None
-        return kept.streams, row[0]
+        (first,) = db.execute("SELECT min(step_key) FROM steps").fetchone() or (0,)
+        streams = []
+        for begin in range(first, first + STREAMS * TRANSACTION, TRANSACTION):
+            sql = (
+                f"COPY (SELECT {_C._POSTGRES_STEP_COLUMNS} FROM steps "
+                f"WHERE step_key >= {begin} AND step_key < {begin + TRANSACTION} ORDER BY step_key) "
+                "TO STDOUT WITH (FORMAT binary)"
+            )
+            with db.cursor() as cursor, cursor.copy(sql) as copy:
+                stream = b"".join(copy)
+            streams.append([stream[at : at + PIECE] for at in range(0, len(stream), PIECE)])
+    return streams, STREAMS * TRANSACTION
 
 
 def run(args: argparse.Namespace) -> int:
@@ -195,7 +172,7 @@ def measure(report: Report, server: PostgresServer, turns: int, seconds: float, 
     report.peers["psycopg"] = psycopg.__version__
     hand, array = "COPY by hand, 15 rows", "COPY by hand, one row with an array"
     limit = "the server's own limit"
-    streams, records = kept_streams(url, journal)
+    streams, records = streams_of(url, journal)
     writers: dict[str, Any] = {
         "rubriscope": Ours(url, journal),
         hand: ByHand(url, as_array=False),

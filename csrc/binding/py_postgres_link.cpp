@@ -1,17 +1,10 @@
 #include "rubriscope/binding/py_postgres_link.h"
 
-#include <arpa/inet.h>
-#include <poll.h>
 #include <pybind11/stl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <span>
@@ -23,6 +16,8 @@
 #include "rubriscope/core/errors.h"
 #include "rubriscope/core/json.h"
 #include "rubriscope/sinks/postgres/copy_encoder.h"
+#include "rubriscope/sinks/postgres/libpq.h"
+#include "rubriscope/sinks/postgres/store.h"
 
 namespace py = pybind11;
 
@@ -68,10 +63,6 @@ std::string valid_json(std::string_view text) {
   return valid;
 }
 
-py::bytes to_bytes(const std::vector<ledger::Hash>& hashes) {
-  return {reinterpret_cast<const char*>(hashes.data()), hashes.size() * sizeof(ledger::Hash)};
-}
-
 /// A log as register_writer() gives it: None, or its size and the tiles at its edge by key.
 std::optional<ledger::LogTail> log_from(std::int64_t writer_key, const py::object& stored) {
   if (stored.is_none()) return std::nullopt;
@@ -89,7 +80,9 @@ std::optional<ledger::LogTail> log_from(std::int64_t writer_key, const py::objec
 class PyLink final : public Link {
  public:
   /// Takes the reference. Holds the GIL.
-  explicit PyLink(py::object link) : socket_(py::cast<int>(link.attr("fileno")())) {
+  explicit PyLink(py::object link)
+      : connection_(pointer(link, "libpq"), pointer(link, "pgconn")),
+        socket_(py::cast<int>(link.attr("fileno")())) {
     struct stat info{};
     if (fstat(socket_, &info) == 0) inode_ = info.st_ino;
     link_ = link.release().ptr();
@@ -157,11 +150,16 @@ class PyLink final : public Link {
     });
   }
 
+  // Without the GIL: a hand-over to Python code that computes takes up to 5 ms.
   void store(std::int64_t session_id, std::int64_t writer_key, Portion& portion) override {
-    with_gil([&] {
-      py::handle(link_).attr("store")(session_id, writer_key,
-                                      py::cast(&portion, py::return_value_policy::reference));
-    });
+    try {
+      postgres::store(connection_, session_id, writer_key, portion);
+    } catch (const postgres::ServerError& error) {
+      with_gil([&] {
+        const py::object state = error.state.empty() ? py::object(py::none()) : py::str(error.state);
+        py::handle(link_).attr("refuse")("Writing to", valid_text(error.what()), state);
+      });
+    }
   }
 
   void close_writers(const std::vector<std::int64_t>& writer_keys) override {
@@ -176,67 +174,15 @@ class PyLink final : public Link {
   }
 
  private:
+  static void* pointer(const py::object& link, const char* method) {
+    return reinterpret_cast<void*>(py::cast<std::uintptr_t>(link.attr(method)()));
+  }
+
   PyObject* link_;
+  postgres::Connection connection_;
   int socket_;
   ino_t inode_{};
 };
-
-/// A piece of a stream as bytes, b"" at its end; made without the GIL.
-py::bytes piece(Portion& portion, std::string_view (Portion::*next)()) {
-  std::string_view bytes;
-  {
-    const py::gil_scoped_release release;
-    bytes = (portion.*next)();
-  }
-  return py::bytes(bytes.data(), bytes.size());
-}
-
-// Half of what a local socket takes before its sender waits (Linux's wmem_max as it comes): the server reads
-// one piece while the next is encoded.
-constexpr std::size_t kSentPieceBytes = 128 * 1024;
-
-/// Sends all of `parts`, waiting for room. 0, or what went wrong as errno has it.
-int send_all(int socket, std::span<iovec> parts) {
-  while (!parts.empty()) {
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = parts.size();
-    const ssize_t sent = sendmsg(socket, &message, MSG_NOSIGNAL);
-    if (sent < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN && errno != EWOULDBLOCK) return errno;
-      pollfd room{socket, POLLOUT, 0};
-      if (poll(&room, 1, -1) < 0 && errno != EINTR) return errno;
-      continue;
-    }
-    for (auto left = static_cast<std::size_t>(sent); !parts.empty();) {
-      iovec& first = parts.front();
-      const std::size_t taken = std::min(left, first.iov_len);
-      first.iov_base = static_cast<char*>(first.iov_base) + taken;
-      first.iov_len -= taken;
-      left -= taken;
-      if (first.iov_len != 0) break;
-      parts = parts.subspan(1);
-    }
-  }
-  return 0;
-}
-
-/// The stream into `steps` as CopyData messages of PostgreSQL's protocol, without the GIL and past the client
-/// library, which is between a COPY's start and its end and has nothing left to send.
-int send_steps(Portion& portion, int socket) {
-  const py::gil_scoped_release release;
-  portion.limit_pieces(kSentPieceBytes);
-  for (std::string_view piece = portion.steps(); !piece.empty(); piece = portion.steps()) {
-    std::array<char, 5> head{'d'};
-    const std::uint32_t length = htonl(static_cast<std::uint32_t>(piece.size() + 4));
-    std::memcpy(head.data() + 1, &length, sizeof length);
-    std::array<iovec, 2> parts{iovec{head.data(), head.size()},
-                               iovec{const_cast<char*>(piece.data()), piece.size()}};
-    if (const int error = send_all(socket, parts)) return error;
-  }
-  return 0;
-}
 
 }  // namespace
 
@@ -255,65 +201,6 @@ std::shared_ptr<PostgresSink> make_postgres_sink(const std::string& target, py::
 void bind_postgres(py::module_& m) {
   py::class_<PostgresSink, Sink, std::shared_ptr<PostgresSink>>(m, "PostgresSink")
       .def(py::init(&make_postgres_sink), py::arg("target"), py::arg("connect"));
-  py::class_<Portion>(m, "PostgresPortion", "What one transaction of a PostgresSink stores.")
-      .def(
-          "steps", [](Portion& portion) { return piece(portion, &Portion::steps); },
-          "The next bytes of COPY steps FROM STDIN WITH (FORMAT binary); b\"\" at the end.")
-      .def("_send_steps", &send_steps, py::arg("socket"),
-           "Sends the rest of steps() on the socket of a connection within that COPY; 0, or the errno.")
-      .def(
-          "scalars", [](Portion& portion) { return piece(portion, &Portion::scalars); },
-          "The next bytes of COPY scalars, once steps() has ended.")
-      .def(
-          "events", [](Portion& portion) { return piece(portion, &Portion::events); },
-          "The next bytes of COPY events, once steps() has ended.")
-      .def_property_readonly(
-          "extents",
-          [](const Portion& portion) {
-            py::list found;
-            for (const rows::Extent& extent : portion.extents()) {
-              const auto where = [&extent](bool defined, auto value) -> py::object {
-                return defined && extent.steps != 0 ? py::cast(value) : py::none();
-              };
-              found.append(py::make_tuple(extent.first_key, extent.last_key, extent.steps, extent.scalars,
-                                          extent.events, extent.first_ns, extent.last_ns,
-                                          where(extent.one_episode, extent.episode),
-                                          where(true, extent.first_step), where(true, extent.last_step)));
-            }
-            return found;
-          },
-          "Tuples of first_key, last_key, steps, scalars, events, first_ns, last_ns, episode_id, first_step, "
-          "last_step; once steps() has ended.")
-      .def_property_readonly(
-          "episodes",
-          [](const Portion& portion) {
-            py::list found;
-            for (const postgres::Episode& episode : portion.episodes()) {
-              found.append(py::make_tuple(episode.name, episode.started_ns));
-            }
-            return found;
-          },
-          "Tuples of episode_id and started_ns, by name; once steps() has ended.")
-      .def(
-          "log",
-          [](const Portion& portion, std::int64_t writer_key) -> py::object {
-            const ledger::LogChange* const change = portion.log();
-            if (change == nullptr) return py::none();
-            py::list entries, tiles;
-            for (const ledger::LogChange::Entry& entry : change->entries) {
-              entries.append(
-                  py::make_tuple(rows::first_key(writer_key) | static_cast<std::int64_t>(entry.place),
-                                 py::bytes(entry.bytes)));
-            }
-            for (const ledger::Tile& tile : change->tiles) {
-              tiles.append(
-                  py::make_tuple(rows::tile_key(writer_key, tile.level, tile.index), to_bytes(tile.hashes)));
-            }
-            return py::make_tuple(change->size, change->checkpoint, entries, tiles);
-          },
-          py::arg("writer_key"),
-          "Size, checkpoint (None: the last one stays), rows of ledger_entries and of ledger_tiles, or None "
-          "where the session has no ledger; once steps() has ended.");
   m.def(
       "_ledger_edge_keys",
       [](std::int64_t writer_key, std::uint64_t size) {

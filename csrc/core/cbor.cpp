@@ -5,20 +5,13 @@
 #include <limits>
 #include <optional>
 
+#include "rubriscope/core/big_endian.h"
 #include "rubriscope/core/errors.h"
 
 namespace rubriscope {
 namespace {
 
 constexpr int kMaxDepth = 16;
-
-template <class Unsigned>
-std::byte* put_big_endian(std::byte* at, Unsigned value) {
-  for (int shift = 8 * (static_cast<int>(sizeof(Unsigned)) - 1); shift >= 0; shift -= 8) {
-    *at++ = static_cast<std::byte>(value >> shift);
-  }
-  return at;
-}
 
 double half_to_double(std::uint16_t half) {
   const int exponent = half >> 10 & 31;
@@ -83,15 +76,20 @@ UuidBytes uuid_bytes(std::string_view text) {
   return bytes;
 }
 
-std::string uuid_text(std::span<const std::byte, 16> bytes) {
+void write_uuid_text(std::string& text, std::span<const std::byte, 16> bytes) {
   constexpr char hex[] = "0123456789abcdef";
-  std::string text;
-  text.reserve(36);
+  text.resize(36);
+  char* at = text.data();
   for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += hex[std::to_integer<int>(bytes[i]) >> 4];
-    text += hex[std::to_integer<int>(bytes[i]) & 15];
+    if (i == 4 || i == 6 || i == 8 || i == 10) *at++ = '-';
+    *at++ = hex[std::to_integer<int>(bytes[i]) >> 4];
+    *at++ = hex[std::to_integer<int>(bytes[i]) & 15];
   }
+}
+
+std::string uuid_text(std::span<const std::byte, 16> bytes) {
+  std::string text;
+  write_uuid_text(text, bytes);
   return text;
 }
 

@@ -22,6 +22,8 @@ using UuidBytes = std::array<std::byte, 16>;
 UuidBytes uuid_bytes(std::string_view text);
 /// The 36-character text of 16 bytes.
 std::string uuid_text(std::span<const std::byte, 16> bytes);
+/// Likewise, in place of what `text` holds.
+void write_uuid_text(std::string& text, std::span<const std::byte, 16> bytes);
 
 namespace cbor {
 
@@ -163,5 +165,8 @@ struct DecodedRecord {
 
 /// The inverse of encode_cbor(). Throws FormatError when the bytes are not a record in canonical order.
 DecodedRecord decode_cbor(std::span<const std::byte> bytes);
+/// Likewise into a record that is kept for its memory; its schema stays. When it throws, what is in it is
+/// undefined.
+void decode_cbor(std::span<const std::byte> bytes, DecodedRecord& decoded);
 
 }  // namespace rubriscope

@@ -132,39 +132,41 @@ CborFields read_fields(RecordReader& record) {
 }
 
 struct CapturedText {
-  std::string text;
+  std::string_view text;
   CaptureForm form;  ///< as far as its type tells
 };
 
-/// A captured text, number or bytes, in the form that extras have.
-CapturedText read_capture(cbor::Reader& reader) {
+/// A captured text, number or bytes, in the form that extras have; what is written out goes into `scratch`.
+CapturedText read_capture(cbor::Reader& reader, std::string& scratch) {
   switch (reader.peek()) {
     case cbor::Major::unsigned_integer:
     case cbor::Major::negative_integer:
-      return {std::to_string(reader.integer("a capture")), CaptureForm::integer};
+      scratch = std::to_string(reader.integer("a capture"));
+      return {scratch, CaptureForm::integer};
     case cbor::Major::simple: {
       const double value = reader.real("a capture");
-      std::string text;
+      scratch.clear();
       if (std::isfinite(value)) {
-        append_json_number(text, value);
+        append_json_number(scratch, value);
       } else {
-        text = std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+        scratch = std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
       }
-      return {std::move(text), CaptureForm::real};
+      return {scratch, CaptureForm::real};
     }
     case cbor::Major::byte_string:
-      return {std::string(reader.bytes("bytes")), CaptureForm::bytes};
+      return {reader.bytes("bytes"), CaptureForm::bytes};
     default:
-      return {std::string(reader.text("a captured text or number")), CaptureForm::text};
+      return {reader.text("a captured text or number"), CaptureForm::text};
   }
 }
 
-void append_extra(std::string& extras, ExtraTag tag, std::uint8_t form, std::uint16_t slot,
+void append_extra(std::vector<std::uint64_t>& words, ExtraTag tag, std::uint8_t form, std::uint16_t slot,
                   std::string_view text) {
-  ExtraHeader header{tag, form, slot, static_cast<std::uint32_t>(text.size())};
-  extras.append(reinterpret_cast<const char*>(&header), sizeof header);
-  extras += text;
-  extras.resize(padded(extras.size()));
+  const ExtraHeader header{tag, form, slot, static_cast<std::uint32_t>(text.size())};
+  const std::size_t from = words.size();
+  words.resize(from + (sizeof header + padded(text.size())) / 8);
+  auto* const at = reinterpret_cast<std::byte*>(words.data() + from);
+  put_raw(put_raw(at, &header, sizeof header), text.data(), text.size());
 }
 
 /// The next key of a map by slot. Throws FormatError where it does not ascend.
@@ -178,17 +180,22 @@ std::int64_t next_slot(cbor::Reader& reader, std::int64_t previous) {
 }
 
 /// An event's fields as extras.
-void append_fields(RecordReader& record, std::string& extras) {
+void append_fields(RecordReader& record, std::vector<std::uint64_t>& words) {
   if (!record.at(kFields)) return;
   cbor::Reader& reader = record.reader;
-  std::map<std::int64_t, std::pair<CapturedText, std::uint8_t>> found;  // with the form
+  struct Field {
+    std::string written;  // what its text is not borrowed from
+    CapturedText value;
+    std::uint8_t form;
+  };
+  std::map<std::int64_t, Field> found;
   const std::uint64_t entries = reader.count(cbor::Major::map, "a map of fields");
   std::int64_t slot = -1;
   for (std::uint64_t entry = 0; entry < entries; ++entry) {
     slot = next_slot(reader, slot);
-    CapturedText value = read_capture(reader);
-    const auto form = static_cast<std::uint8_t>(value.form);
-    found.emplace(slot, std::pair(std::move(value), form));
+    Field& field = found[slot];
+    field.value = read_capture(reader, field.written);
+    field.form = static_cast<std::uint8_t>(field.value.form);
   }
   record.done();
   if (record.at(kFieldForms)) {
@@ -198,15 +205,15 @@ void append_fields(RecordReader& record, std::string& extras) {
       slot = next_slot(reader, slot);
       const std::uint64_t form = reader.unsigned_integer("a form");
       const auto field = found.find(slot);
-      if (field == found.end() || field->second.first.form != CaptureForm::text || form == 0 || form > 0xFF) {
+      if (field == found.end() || field->second.value.form != CaptureForm::text || form == 0 || form > 0xFF) {
         throw FormatError("CBOR record: a form of field " + std::to_string(slot) + ", which has none");
       }
-      field->second.second = static_cast<std::uint8_t>(form);
+      field->second.form = static_cast<std::uint8_t>(form);
     }
     record.done();
   }
   for (const auto& [place, field] : found) {
-    append_extra(extras, ExtraTag::field, field.second, static_cast<std::uint16_t>(place), field.first.text);
+    append_extra(words, ExtraTag::field, field.form, static_cast<std::uint16_t>(place), field.value.text);
   }
 }
 
@@ -260,15 +267,13 @@ CborFields read_cbor_fields(std::span<const std::byte> bytes) {
   return read_fields(record);
 }
 
-namespace {
+void decode_cbor(std::span<const std::byte> bytes, DecodedRecord& decoded) {
+  RecordReader record(bytes);
+  const CborFields fields = read_fields(record);
+  record.done();
+  cbor::Reader& reader = record.reader;
 
-/// `header` has what the fields do not.
-DecodedRecord decoded_from(const CborFields& fields, RecordHeader header,
-                           const std::vector<std::uint64_t>& durations, const std::string& extras) {
-  const std::size_t length = sizeof(RecordHeader) + arrays_bytes(fields.slots) + extras.size();
-  DecodedRecord decoded;
-  decoded.words.resize(length / 8);
-  header.length_and_state = static_cast<std::uint32_t>(length) | RecordHeader::kCommitted;
+  RecordHeader header{};
   header.kind = fields.kind;
   header.slots = static_cast<std::uint16_t>(fields.slots);
   header.schema = fields.schema;
@@ -279,52 +284,48 @@ DecodedRecord decoded_from(const CborFields& fields, RecordHeader header,
   header.group = fields.group;
   header.sample = fields.sample;
   header.thread = fields.thread;
-  header.extras_bytes = static_cast<std::uint32_t>(extras.size());
-  auto* at = reinterpret_cast<std::byte*>(decoded.words.data());
-  at = put_raw(at, &header, sizeof header);
-  fields.read_scores(reinterpret_cast<double*>(at));
-  at = put_raw(at + fields.slots * 8, durations.data(), fields.slots * 8);
-  put_raw(at, fields.statuses.data(), fields.slots);
-  put_raw(at + padded(fields.slots), extras.data(), extras.size());
-  decoded.session_id = uuid_text(std::as_bytes(std::span<const char, 16>(fields.session.data(), 16)));
-  decoded.writer_id = uuid_text(std::as_bytes(std::span<const char, 16>(fields.writer.data(), 16)));
-  return decoded;
-}
+  write_uuid_text(decoded.session_id, std::as_bytes(std::span<const char, 16>(fields.session.data(), 16)));
+  write_uuid_text(decoded.writer_id, std::as_bytes(std::span<const char, 16>(fields.writer.data(), 16)));
 
-}  // namespace
+  std::vector<std::uint64_t>& words = decoded.words;
+  const std::size_t arrays = sizeof header / 8;
+  const std::size_t extras = arrays + arrays_bytes(fields.slots) / 8;
+  words.clear();
+  words.resize(extras);
+  fields.read_scores(reinterpret_cast<double*>(words.data() + arrays));
+  std::uint64_t* const durations = words.data() + arrays + fields.slots;
+  put_raw(reinterpret_cast<std::byte*>(durations + fields.slots), fields.statuses.data(), fields.slots);
+  const auto finish = [&] {
+    header.extras_bytes = static_cast<std::uint32_t>((words.size() - extras) * 8);
+    header.length_and_state = static_cast<std::uint32_t>(words.size() * 8) | RecordHeader::kCommitted;
+    std::memcpy(words.data(), &header, sizeof header);
+  };
 
-DecodedRecord decode_cbor(std::span<const std::byte> bytes) {
-  RecordReader record(bytes);
-  const CborFields fields = read_fields(record);
-  record.done();
-  cbor::Reader& reader = record.reader;
-
-  std::string extras;
-  RecordHeader header{};
   if (fields.sealed.data() != nullptr) {
     if (!record.finished() || !reader.at_end()) throw FormatError("CBOR record: more behind its sealed part");
-    append_extra(extras, ExtraTag::sealed, 0, 0, fields.sealed);
-    return decoded_from(fields, header, {}, extras);
+    append_extra(words, ExtraTag::sealed, 0, 0, fields.sealed);
+    return finish();
   }
-  std::vector<std::uint64_t> durations(fields.slots, 0);
   if (fields.kind == RecordKind::snapshot) {
     record.require(kDurations, "durations");
     if (reader.count(cbor::Major::array, "an array of durations") != fields.slots) {
       throw FormatError("CBOR record: scores and durations differ in number");
     }
-    for (auto& duration : durations) duration = reader.unsigned_integer("a duration");
+    for (std::size_t i = 0; i < fields.slots; ++i) durations[i] = reader.unsigned_integer("a duration");
     record.done();
   }
 
-  if (fields.episode.data() != nullptr) append_extra(extras, ExtraTag::episode, 0, 0, fields.episode);
+  if (fields.episode.data() != nullptr) append_extra(words, ExtraTag::episode, 0, 0, fields.episode);
   struct Capture {
     bool present{false};
-    std::string text;
+    std::string_view text;
+    std::string written;  // what its text is not borrowed from
   };
   std::array<Capture, 2> captures;
   for (std::size_t i = 0; i < captures.size(); ++i) {
     if (!record.at(i == 0 ? kAction : kObservation)) continue;
-    captures[i] = {true, read_capture(reader).text};
+    captures[i].present = true;
+    captures[i].text = read_capture(reader, captures[i].written).text;
     record.done();
   }
   std::array<std::uint8_t, 2> forms{};
@@ -339,11 +340,11 @@ DecodedRecord decode_cbor(std::span<const std::byte> bytes) {
   }
   constexpr std::array<ExtraTag, 2> capture_tags = {ExtraTag::action, ExtraTag::observation};
   for (std::size_t i = 0; i < captures.size(); ++i) {
-    if (captures[i].present) append_extra(extras, capture_tags[i], forms[i], 0, captures[i].text);
+    if (captures[i].present) append_extra(words, capture_tags[i], forms[i], 0, captures[i].text);
   }
   for (std::size_t i = 0; i < kSlotKeys.size(); ++i) {
     if (kSlotKeys[i] == kScoreMetadata && record.at(kMetadata)) {
-      append_extra(extras, ExtraTag::metadata, 0, 0, reader.text("metadata"));
+      append_extra(words, ExtraTag::metadata, 0, 0, reader.text("metadata"));
       record.done();
     }
     if (!record.at(kSlotKeys[i])) continue;
@@ -353,7 +354,7 @@ DecodedRecord decode_cbor(std::span<const std::byte> bytes) {
       slot = next_slot(reader, slot);
       const bool number = reader.peek() == cbor::Major::unsigned_integer;
       const std::string count = number ? std::to_string(reader.unsigned_integer("a count")) : std::string();
-      append_extra(extras, kSlotTags[i], 0, static_cast<std::uint16_t>(slot),
+      append_extra(words, kSlotTags[i], 0, static_cast<std::uint16_t>(slot),
                    number ? std::string_view(count) : reader.text("a text"));
     }
     record.done();
@@ -370,7 +371,7 @@ DecodedRecord decode_cbor(std::span<const std::byte> bytes) {
       header.outcome = static_cast<Outcome>(outcome);
       record.done();
     }
-    append_fields(record, extras);
+    append_fields(record, words);
   }
   if (!record.finished()) {
     throw FormatError("CBOR record: unknown or misplaced key " + std::to_string(record.key()));
@@ -378,8 +379,13 @@ DecodedRecord decode_cbor(std::span<const std::byte> bytes) {
   if (!reader.at_end()) {
     throw FormatError("CBOR record: " + std::to_string(reader.left()) + " bytes after the end");
   }
+  finish();
+}
 
-  return decoded_from(fields, header, durations, extras);
+DecodedRecord decode_cbor(std::span<const std::byte> bytes) {
+  DecodedRecord decoded;
+  decode_cbor(bytes, decoded);
+  return decoded;
 }
 
 }  // namespace rubriscope

@@ -46,23 +46,26 @@ void LedgerCheck::define(std::string_view entry) {
 }
 
 void LedgerCheck::row(LedgerTable table, LedgerRows& row) {
-  const std::string name = record_name(row.key());
-  decoded_ = decode_cbor(row.bytes());
+  decode_cbor(row.bytes(), decoded_);
   const RecordHeader& header = *decoded_.view().header;
   if (decoded_.writer_id != log_.writer_id ||
       header.sequence != (static_cast<std::uint64_t>(row.key()) & rows::kSequenceMask)) {
-    throw LedgerProblem(name + ": its row holds the bytes of record " + std::to_string(header.sequence) +
+    throw LedgerProblem(record_name(row.key()) + ": its row holds the bytes of record " + std::to_string(header.sequence) +
                         " of writer " + decoded_.writer_id);
   }
-  if (table != table_of(header.kind)) throw LedgerProblem(name + ": its row is in another kind's table");
-  decoded_.schema = schema(row.schema_key(), header.schema, name);
+  if (table != table_of(header.kind)) {
+    throw LedgerProblem(record_name(row.key()) + ": its row is in another kind's table");
+  }
+  decoded_.schema = schema(row, header.schema);
   row.check(decoded_.view(), writer_.session);
 }
 
 /// The schema of this number, where its rows say what the log says of it.
-SchemaPtr LedgerCheck::schema(std::int64_t schema_key, std::uint32_t id, const std::string& name) {
+const SchemaPtr& LedgerCheck::schema(LedgerRows& row, std::uint32_t id) {
+  const std::int64_t schema_key = row.schema_key();
   const auto known = schemas_.find(schema_key);
   if (known != schemas_.end() && known->second->id == id) return known->second;
+  const std::string name = record_name(row.key());
   const auto definition = definitions_.find(id);
   if (definition == definitions_.end()) {
     throw LedgerProblem(name + ": the log does not define its schema");

@@ -24,7 +24,7 @@ class LedgerCheck {
   void row(LedgerTable table, LedgerRows& row);
 
  private:
-  SchemaPtr schema(std::int64_t schema_key, std::uint32_t id, const std::string& name);
+  const SchemaPtr& schema(LedgerRows& row, std::uint32_t id);
 
   LedgerSource& source_;
   const LedgerLog& log_;

@@ -198,19 +198,22 @@ _QUERY_CANCELED = "57014"
 
 def link_error(what: str, url: str, error: psycopg.Error) -> LinkError:
     """The failure as the recorder takes it, without a password in it."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    return failure(what, url, str(error) or type(error).__name__, error.sqlstate)
+
+
+def failure(what: str, url: str, message: str, sqlstate: str | None) -> LinkError:
+    """Likewise from what the server said; ``sqlstate`` is None where no server took part."""
+    message = " ".join(message.split())
     for secret in secrets_of(complete(url)):
         message = message.replace(secret, "***")
-    state = error.sqlstate
-    if state is not None:
-        transient = state.startswith(_TRANSIENT)
-        message += f" (SQLSTATE {state})"
+    if sqlstate is not None:
+        transient = sqlstate.startswith(_TRANSIENT)
+        message += f" (SQLSTATE {sqlstate})"
     else:
-        # No server took part, or it refused the connection: only its text says why.
+        # Or it refused the connection: only its text says why.
         transient = "FATAL" not in message or _SOON.search(message) is not None
-    return LinkError(
-        f"{what} {public_url(url)} failed: {message}", transient=transient, timed_out=state == _QUERY_CANCELED
-    )
+    timed_out = sqlstate == _QUERY_CANCELED
+    return LinkError(f"{what} {public_url(url)} failed: {message}", transient=transient, timed_out=timed_out)
 
 
 def check(url: str) -> dict[str, Any]:
@@ -240,17 +243,8 @@ def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
         )
     except library.Error as error:
         raise link_error("Connecting to", url, error) from None
-    if is_local(connection.fileno()):
-        _widen(connection.fileno())
+    _widen(connection.fileno())
     return connection
-
-
-def is_local(number: int) -> bool:
-    """Whether a socket is a Unix one. What is sent on it is never encrypted."""
-    import socket
-
-    with socket.socket(fileno=os.dup(number)) as one:
-        return one.family == socket.AF_UNIX
 
 
 def _widen(number: int) -> None:
@@ -259,7 +253,8 @@ def _widen(number: int) -> None:
     import socket
 
     with socket.socket(fileno=os.dup(number)) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if one.family == socket.AF_UNIX:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
 
 def prepare(connection: psycopg.Connection[tuple[Any, ...]], url: str) -> None:

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
-import select
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import _C
-from ._postgres import LinkError, connect, is_local, link_error, prepare, require_psycopg
+from ._postgres import LinkError, connect, failure, link_error, prepare, require_psycopg
+from ._postgres_url import public_url
 
 if TYPE_CHECKING:
     import psycopg
 
 _SEQUENCE_BITS = 40
-_COPY_STEPS = f"COPY steps({_C._POSTGRES_STEP_COLUMNS}) FROM STDIN WITH (FORMAT binary)"
-_COPY_SCALARS = f"COPY scalars({_C._POSTGRES_SCALAR_COLUMNS}) FROM STDIN WITH (FORMAT binary)"
-_COPY_EVENTS = f"COPY events({_C._POSTGRES_EVENT_COLUMNS}) FROM STDIN WITH (FORMAT binary)"
-_PUT_EXTENTS = """
-INSERT INTO extents(session_id, first_key, last_key, steps, scalars, events, first_ns, last_ns, episode_id,
-  first_step, last_step)
-SELECT %s, * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-  %s::bigint[], %s::text[], %s::bigint[], %s::bigint[])
-ON CONFLICT(first_key) DO UPDATE SET last_key = excluded.last_key, steps = excluded.steps,
-  scalars = excluded.scalars, events = excluded.events, first_ns = excluded.first_ns,
-  last_ns = excluded.last_ns, episode_id = excluded.episode_id, first_step = excluded.first_step,
-  last_step = excluded.last_step
-"""
-_PUT_EPISODES = """
-INSERT INTO episodes SELECT %s, * FROM unnest(%s::text[], %s::bigint[]) ON CONFLICT DO NOTHING
-"""
-_PUT_ENTRIES = "INSERT INTO ledger_entries SELECT * FROM unnest(%s::bigint[], %b::bytea[])"
-_PUT_TILES = """
-INSERT INTO ledger_tiles SELECT * FROM unnest(%s::bigint[], %b::bytea[])
-ON CONFLICT(tile_key) DO UPDATE SET hashes = excluded.hashes
-"""
-_PUT_LOG = """
-INSERT INTO ledgers VALUES (%s, %s, %s) ON CONFLICT(writer_key) DO UPDATE SET size = excluded.size,
-  checkpoint = coalesce(excluded.checkpoint, ledgers.checkpoint)
-"""
 #: The transaction of a connection that was lost may still be at work.
 _END_BEFORE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
@@ -49,13 +26,6 @@ _MYSELF = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backen
 
 #: A log's size and the tiles at its edge by key; None where there is none.
 StoredLog = tuple[int, dict[int, bytes]] | None
-
-
-def _put(cursor: psycopg.Cursor[Any], sql: str, rows: list[tuple[Any, ...]], *first: int) -> None:
-    """Stores rows, given to the statement column by column. Not prepared: a pooler may come between."""
-    if rows:
-        columns = (list(column) for column in zip(*rows, strict=True))
-        cursor.execute(sql, (*first, *columns), prepare=False)
 
 
 class Connector:
@@ -90,11 +60,26 @@ class Link:
     def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], url: str) -> None:
         self._connection = connection
         self._url = url
-        self._local = is_local(connection.fileno())
 
     def fileno(self) -> int:
         """The socket's number."""
         return self._connection.fileno()
+
+    def pgconn(self) -> int:
+        """The connection as libpq has it, a ``PGconn*``."""
+        pointer: int | None = self._connection.pgconn.pgconn_ptr
+        if pointer is None:
+            raise LinkError(f"the connection to {public_url(self._url)} is closed", transient=True)
+        return pointer
+
+    @staticmethod
+    def libpq() -> int:
+        """The handle of a library that libpq's functions can be looked up through: what psycopg uses."""
+        pq = require_psycopg().pq
+        module = sys.modules[pq.PGconn.__module__]
+        library = module.impl.pq if pq.__impl__ == "python" else ctypes.CDLL(module.__file__)
+        handle: int = library._handle
+        return handle
 
     def close(self) -> None:
         """Ends the connection."""
@@ -215,63 +200,9 @@ class Link:
                 )
             return int(key)
 
-    def store(self, session_id: int, writer_key: int, portion: _C.PostgresPortion) -> None:
-        """One transaction: the streams, then what goes with them. A failure leaves it open: the connection
-        is closed next."""
-        with self._errors("Writing to"):
-            with self._connection.cursor() as cursor:
-                cursor.execute("BEGIN")
-                self._copy(cursor, _COPY_STEPS, portion.steps, portion._send_steps)
-                self._copy(cursor, _COPY_SCALARS, portion.scalars)
-                self._copy(cursor, _COPY_EVENTS, portion.events)
-            # Sent together: each answer waited for is a wait for the GIL, too.
-            with self._connection.pipeline(), self._connection.cursor() as cursor:
-                _put(cursor, _PUT_EXTENTS, portion.extents, session_id)
-                if (log := portion.log(writer_key)) is not None:
-                    size, checkpoint, entries, tiles = log
-                    _put(cursor, _PUT_ENTRIES, entries)
-                    _put(cursor, _PUT_TILES, tiles)
-                    cursor.execute(_PUT_LOG, (writer_key, size, checkpoint), prepare=False)
-                # Names last, for the lock on a new one holds up the other writers until the end.
-                _put(cursor, _PUT_EPISODES, portion.episodes, session_id)
-                cursor.execute("COMMIT", prepare=False)
-
-    def _copy(
-        self,
-        cursor: psycopg.Cursor[Any],
-        sql: str,
-        pieces: Callable[[], bytes],
-        send: Callable[[int], int] | None = None,
-    ) -> None:
-        """One stream: its first piece by psycopg; the others too, or by ``send`` where the socket is local.
-        Each piece by psycopg is two waits or more for the GIL, up to 5 ms each while Python code runs."""
-        piece = pieces()
-        if not piece:
-            return
-        lost: psycopg.Error | None = None
-        with cursor.copy(sql) as copy:
-            try:
-                copy.write(piece)
-                if send is not None and self._local:
-                    self._flush()
-                    # A failure shows again, with what the server says of it, when the stream is ended.
-                    if number := send(self._connection.fileno()):
-                        lost = require_psycopg().OperationalError(os.strerror(number))
-                else:
-                    while piece := pieces():
-                        copy.write(piece)
-            except require_psycopg().OperationalError as error:
-                # Not through the with: it would try to tell the server, and log that it could not.
-                lost = error
-        if lost is not None:
-            raise lost
-
-    def _flush(self) -> None:
-        """Waits until the library has nothing left to send."""
-        room = select.poll()
-        room.register(self._connection, select.POLLOUT)
-        while self._connection.pgconn.flush():
-            room.poll()
+    def refuse(self, what: str, message: str, sqlstate: str | None) -> None:
+        """Raises what the core's use of the connection met."""
+        raise failure(what, self._url, message, sqlstate)
 
     def close_writers(self, writer_keys: list[int]) -> None:
         """Notes the writers' end, and the end of sessions whose writers have all ended."""

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 
 import psycopg
 import pytest
@@ -50,6 +51,14 @@ def own_server():
     server = PostgresServer()
     yield server
     server.close()
+
+
+def wait_for(condition, seconds=30):
+    """Until it holds; fails the test where it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
 
 
 def rows(url, sql, *arguments):

@@ -17,7 +17,9 @@ import psycopg
 import pytest
 import rubriscope as rs
 from engine_support import Echo
+from postgres_server import PostgresServer
 from postgres_support import (
+    OURS,
     SECRETS,
     cli,
     closed_server,
@@ -25,7 +27,7 @@ from postgres_support import (
     rows,
     state,
 )
-from rubriscope import _postgres, _postgres_url, doctor, ledger
+from rubriscope import _postgres_url, doctor, ledger
 from rubriscope.cli.common import split_target
 from rubriscope.compare import compare
 
@@ -151,25 +153,76 @@ def test_the_ledger_is_the_same_as_in_sqlite(twice, session):
         assert verdict.problem == "" and verdict.records == len(entries[0]) - 5
 
 
-@pytest.mark.parametrize("local", [True, False])
-def test_streams_of_many_pieces(postgres_server, postgres_url, local):
-    """On a Unix socket they go past the client library: much longer ones than the socket holds, and short."""
-    if local:
+def with_tls(server: PostgresServer) -> None:
+    """Makes a certificate for the server and turns TLS on."""
+    files = [server.folder / "server.crt", server.folder / "server.key"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    owner = server.folder.stat()
+    for file in files:
+        os.chown(file, owner.st_uid, owner.st_gid)
+        file.chmod(0o600)
+    server.psql(
+        f"ALTER SYSTEM SET ssl_cert_file = '{files[0]}'; ALTER SYSTEM SET ssl_key_file = '{files[1]}';"
+    )
+    server.psql("ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("way", ["Unix socket", "TCP", "TLS"])
+def test_streams_of_many_pieces(postgres_server, postgres_url, request, way):
+    """Much longer ones than the socket holds, and short."""
+    if way == "Unix socket":
         postgres_url = postgres_server.local_url(postgres_url)
-    with psycopg.connect(postgres_url) as db:
-        assert _postgres.is_local(db.fileno()) == local
+    elif way == "TLS":
+        server = request.getfixturevalue("own_server")
+        with_tls(server)
+        postgres_url = server.url() + "?sslmode=require"
     with rs.record(postgres_url, session="pieces", flush_interval_ms=60_000) as recorder:
         tree = Echo()
         recorder.observe(tree)
         for i in range(2000):
             tree(0.5, f"{i} " + "x" * (i % 4 * 1000))
+        recorder.flush(30)
         for i in range(3):
             tree(0.5, f"short {i}")
+        (encrypted,) = rows(postgres_url, f"SELECT ssl FROM pg_stat_ssl WHERE pid IN (SELECT pid {OURS})")
+        assert encrypted == (way == "TLS",)
     found = rows(postgres_url, "SELECT observation FROM steps ORDER BY step_key")
     assert [text for (text,) in found[:2000]] == [f"{i} " + "x" * (i % 4 * 1000) for i in range(2000)]
     assert len(found) == 2003 and found[-1] == ("short 2",)
     (verdict,) = ledger.verify(postgres_url, "pieces")
     assert verdict.problem == "" and verdict.records == 2003
+
+
+@pytest.mark.parametrize("implementation", ["binary", "python"])
+def test_every_implementation_of_psycopg(postgres_url, implementation):
+    """Its compiled one brings its own libpq, the other loads the machine's."""
+    script = (
+        "import sys, psycopg, rubriscope as rs\n"
+        "print(psycopg.pq.__impl__)\n"
+        "with rs.record(sys.argv[1]) as recorder:\n"
+        "    recorder.log({'x': 1.0}, step=1)\n"
+        "print(recorder.stats().durable)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, postgres_url],
+        env=os.environ | {"PSYCOPG_IMPL": implementation},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [implementation, "1"], done.stderr
+    assert rows(postgres_url, 'SELECT "values" FROM scalars') == [([1.0],)]
 
 
 def test_an_episode_is_found(postgres_url):

@@ -29,6 +29,7 @@ from postgres_support import (
     rewards,
     rows,
     state,
+    wait_for,
 )
 from rubriscope import _postgres_url
 
@@ -327,16 +328,33 @@ def test_a_statement_time_out_passes(postgres_url, table):
             other.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")  # writers wait, readers do not
             for i in range(1, 500):
                 tree(float(i), None)
-            deadline = time.monotonic() + 10
-            while not recorder.stats().sinks[0].failing and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_for(lambda: recorder.stats().sinks[0].failing)
             (sink,) = recorder.stats().sinks
-            assert sink.failing and "SQLSTATE 57014" in sink.last_error and "timeout" in sink.last_error
+            assert "SQLSTATE 57014" in sink.last_error and "timeout" in sink.last_error
             assert sink.durable == 1
         recorder.flush(30)
         assert recorder.stats().sinks[0].last_error == ""
     assert rewards(postgres_url) == [float(i) for i in range(500)]
     assert records_in_ledgers(postgres_url) == 500
+
+
+def test_what_the_server_says_at_the_end_is_told(postgres_url):
+    with rs.record(postgres_url, flush_interval_ms=5) as recorder:
+        tree = Echo()
+        recorder.observe(tree)
+        tree(0.0, None)
+        recorder.flush(10)
+        with psycopg.connect(postgres_url) as other:
+            other.execute("LOCK TABLE steps IN EXCLUSIVE MODE")
+            for i in range(1, 3000):  # more than the socket holds
+                tree(float(i), "x" * 1000)
+            wait_for(lambda: other.execute(f"SELECT 1 {OURS} AND wait_event_type = 'Lock'").fetchone())
+            other.execute(f"SELECT pg_terminate_backend(pid) {OURS} AND pid <> pg_backend_pid()")
+            wait_for(lambda: recorder.stats().sinks[0].failing)
+            said = recorder.stats().sinks[0].last_error
+            assert "terminating connection due to administrator command (SQLSTATE 57P01)" in said
+        recorder.flush(30)
+    assert rewards(postgres_url) == [float(i) for i in range(3000)]
 
 
 def test_a_terminated_connection_is_made_anew(postgres_url):

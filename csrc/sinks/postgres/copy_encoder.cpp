@@ -5,8 +5,8 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
-#include <type_traits>
 
+#include "rubriscope/core/big_endian.h"
 #include "rubriscope/core/captured.h"
 #include "rubriscope/core/errors.h"
 #include "rubriscope/core/json.h"
@@ -16,19 +16,6 @@ namespace rubriscope::postgres {
 namespace {
 
 constexpr std::int32_t kFloat8Oid = 701;
-
-/// Writes big-endian bytes; returns the end.
-template <class Integer>
-char* put_big_endian(char* at, Integer value) {
-  auto bits = static_cast<std::make_unsigned_t<Integer>>(value);
-  if constexpr (std::endian::native == std::endian::little) {
-    if constexpr (sizeof(Integer) == 8) bits = __builtin_bswap64(bits);
-    if constexpr (sizeof(Integer) == 4) bits = __builtin_bswap32(bits);
-    if constexpr (sizeof(Integer) == 2) bits = __builtin_bswap16(bits);
-  }
-  std::memcpy(at, &bits, sizeof bits);
-  return at + sizeof bits;
-}
 
 }  // namespace
 

@@ -18,10 +18,9 @@ using rows::Extent;
 namespace {
 
 constexpr std::size_t kMostRecords = 8192;
-// The server works on a piece while the next is made: a short first one, so that it begins soon, then longer
-// ones, for every hand-over waits for the GIL.
-constexpr std::size_t kFirstPieceBytes = 64 * 1024;
-constexpr std::size_t kLongestPieceBytes = 1024 * 1024;
+// The server works on a piece while the next is made. Half of what a local socket takes before its sender
+// waits (Linux's wmem_max as it comes).
+constexpr std::size_t kPieceBytes = 128 * 1024;
 constexpr int kFittingBeforeGrowth = 16;  // each try that fails costs a time-out
 
 struct Writer {
@@ -58,15 +57,9 @@ class Encoding final : public postgres::Portion {
     events_.begin();
   }
 
-  void limit_pieces(std::size_t bytes) override { longest_piece_ = bytes; }
-
   std::string_view steps() override {
-    if (begun_) {
-      steps_.taken();
-      piece_bytes_ = std::min(piece_bytes_ * 4, longest_piece_);
-    }
-    begun_ = true;
-    while (next_ < records_.size() && steps_.size() < piece_bytes_) add(records_[next_++]);
+    if (std::exchange(begun_, true)) steps_.taken();
+    while (next_ < records_.size() && steps_.size() < kPieceBytes) add(records_[next_++]);
     if (next_ == records_.size() && !ended_) finish();
     return any_steps_ ? steps_.bytes() : std::string_view();
   }
@@ -93,8 +86,6 @@ class Encoding final : public postgres::Portion {
   CopyStream& scalars_;
   CopyStream& events_;
   std::size_t next_{0};
-  std::size_t piece_bytes_{kFirstPieceBytes};
-  std::size_t longest_piece_{kLongestPieceBytes};
   bool begun_{false};
   bool ended_{false};
   bool any_steps_{false};

@@ -36,8 +36,6 @@ class Portion {
  public:
   virtual ~Portion() = default;
 
-  /// How long a piece of steps() may become, by about a row; asked for before the first one.
-  virtual void limit_pieces(std::size_t bytes) = 0;
   /// The next bytes of the stream into `steps`, or none at its end. Valid until the next call.
   virtual std::string_view steps() = 0;
   /// Likewise into `scalars`, once steps() has ended.
