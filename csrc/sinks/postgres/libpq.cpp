@@ -174,7 +174,6 @@ void Connection::end_copy() {
   int accepted = 0;
   while ((accepted = libpq_.put_copy_end(connection_, nullptr)) == 0) flush();
   sent(accepted);
-  finish(Until::end);
 }
 
 }  // namespace rubriscope::postgres

@@ -130,8 +130,10 @@ class Connection {
   void begin_copy(const char* sql);
   /// Sends a piece of the stream; returns when the system has taken it.
   void copy(std::string_view piece);
-  /// Ends the stream; returns when the server has stored it.
+  /// Tells the server of the stream's end.
   void end_copy();
+  /// Returns when the server has stored it.
+  void finish_copy() { finish(Until::end); }
 
  private:
   enum class Until { end, copy };

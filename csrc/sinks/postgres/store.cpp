@@ -108,19 +108,23 @@ void store(Connection& connection, std::int64_t session_id, std::int64_t writer_
   static const std::string kScalars = copy_into("scalars", CopyColumns::kScalars);
   static const std::string kEvents = copy_into("events", CopyColumns::kEvents);
   bool has_begun = false;
+  std::optional<Parameters> rest;
   const auto copy = [&](const std::string& sql, std::string_view (Portion::*next)()) {
     std::string_view piece = (portion.*next)();
     if (piece.empty()) return;
     connection.begin_copy((std::exchange(has_begun, true) ? sql : "BEGIN; " + sql).c_str());
     for (; !piece.empty(); piece = (portion.*next)()) connection.copy(piece);
     connection.end_copy();
+    // While the server stores what it was sent.
+    if (!rest) rest = rest_of(session_id, writer_key, portion);
+    connection.finish_copy();
   };
   copy(kSteps, &Portion::steps);
   copy(kScalars, &Portion::scalars);
   copy(kEvents, &Portion::events);
-  if (!has_begun) connection.run("BEGIN");
+  if (!rest) throw SinkError("a transaction without records", false);
   // The lock on a new episode's name holds up the other writers until the end: it comes next.
-  connection.run(kPutRest, rest_of(session_id, writer_key, portion));
+  connection.run(kPutRest, *rest);
   connection.run("COMMIT");
 }
 
