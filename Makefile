@@ -12,6 +12,11 @@ CTEST := ctest --output-on-failure --parallel $(JOBS) --timeout 300
 CMAKE = cmake $$(command -v ninja >/dev/null && echo -G Ninja)
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
 
+# Where it is tested a warning is an error.
+ifdef CI
+export CMAKE_ARGS += -DRUBRISCOPE_WERROR=ON
+endif
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo test test-release test-cpp test-crash test-asan test-tsan test-python bench lint dev stubs crash cuda-check clean
@@ -82,13 +87,14 @@ test: dev  ## everything: lint, C++ tests (also under sanitizers), short crash c
 	$(MAKE) test-cpp
 	$(MAKE) test-python
 
+# In the extension's build: what both need is compiled once.
 test-release: dev
-	$(CMAKE) -S . -B build/test-release -DCMAKE_BUILD_TYPE=Release -DRUBRISCOPE_WERROR=ON >build/test-release.log \
+	cmake -S . -B build/cmake-dev -DRUBRISCOPE_BUILD_TESTS=ON >build/test-release.log \
 		|| { cat build/test-release.log; exit 1; }
-	cmake --build build/test-release --parallel $(JOBS)
+	cmake --build build/cmake-dev --parallel $(JOBS)
 
 test-cpp: test-release  ## C++ tests, optimised, with fault points
-	$(CTEST) --test-dir build/test-release
+	$(CTEST) --test-dir build/cmake-dev
 
 # AddressSanitizer's allocator is not made safe for a fork while other threads allocate: the child can wait for
 # its lock for ever. The one test that does that runs in the other build.
@@ -106,7 +112,7 @@ test-tsan: dev  ## C++ tests under ThreadSanitizer
 	TSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/test-tsan --exclude-regex 'recorder\.Fork'
 
 test-crash: test-release  ## a short crash campaign: KILLS random kills (20)
-	$(BIN)/python tests/crash/campaign.py --child build/test-release/bin/crash_child_main --kills $(or $(KILLS),20)
+	$(BIN)/python tests/crash/campaign.py --child build/cmake-dev/bin/crash_child_main --kills $(or $(KILLS),20)
 
 crash:  ## the long crash campaigns: 500 random kills (KILLS), 20 stops of a server (RESTARTS), 40 ingesters, 100 encrypted writers (VAULT_KILLS)
 	$(MAKE) test-crash KILLS=$(or $(KILLS),500)

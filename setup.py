@@ -157,7 +157,6 @@ class CMakeBuild(build_ext):
             "-DCMAKE_BUILD_TYPE=Release",
             "-DRUBRISCOPE_BUILD_PYTHON=ON",
             "-DRUBRISCOPE_BUILD_TESTS=OFF",
-            "-DRUBRISCOPE_FAULT_POINTS=OFF",
             "-DCMAKE_INSTALL_MESSAGE=LAZY",
             # All three may lie in a build environment that is gone the next time.
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",

@@ -555,7 +555,7 @@ def test_verl_bad_names():
         verl.compute_score_function("nope")
     with pytest.raises(AttributeError, match="nothing"):
         verl.compute_score_function(f"{__name__}:nothing")
-    with pytest.raises(TypeError, match="must be a Rubric.* got 3"):
+    with pytest.raises(TypeError, match=r"must be a Rubric.* got 3"):
         verl.compute_score_function(f"{__name__}:verl_call_result")
 
 
