@@ -50,8 +50,8 @@ void LedgerCheck::row(LedgerTable table, LedgerRows& row) {
   const RecordHeader& header = *decoded_.view().header;
   if (decoded_.writer_id != log_.writer_id ||
       header.sequence != (static_cast<std::uint64_t>(row.key()) & rows::kSequenceMask)) {
-    throw LedgerProblem(record_name(row.key()) + ": its row holds the bytes of record " + std::to_string(header.sequence) +
-                        " of writer " + decoded_.writer_id);
+    throw LedgerProblem(record_name(row.key()) + ": its row holds the bytes of record " +
+                        std::to_string(header.sequence) + " of writer " + decoded_.writer_id);
   }
   if (table != table_of(header.kind)) {
     throw LedgerProblem(record_name(row.key()) + ": its row is in another kind's table");

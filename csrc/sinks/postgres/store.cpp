@@ -52,7 +52,7 @@ Parameters rest_of(std::int64_t session_id, std::int64_t writer_key, const Porti
   parameters.int8(session_id);
   const std::vector<rows::Extent>& extents = portion.extents();
   const auto integers = [&](auto&& value) { parameters.array(kBigint, extents, value); };
-  const auto of_steps = [](std::int64_t rows::Extent::*step) {
+  const auto of_steps = [](std::int64_t rows::Extent::* step) {
     return [step](const rows::Extent& extent) {
       return extent.steps != 0 ? std::optional(extent.*step) : std::nullopt;
     };
