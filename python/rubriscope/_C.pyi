@@ -650,41 +650,6 @@ class RecordDecoder:
 class PostgresSink(Sink):
     def __init__(self, target: str, connect: typing.Any) -> None: ...
 
-class PostgresPortion:
-    """
-    What one transaction of a PostgresSink stores.
-    """
-    def _send_steps(self, socket: int) -> int:
-        """
-        Sends the rest of steps() on the socket of a connection within that COPY; 0, or the errno.
-        """
-    def events(self) -> bytes:
-        """
-        The next bytes of COPY events, once steps() has ended.
-        """
-    def log(self, writer_key: int) -> typing.Any:
-        """
-        Size, checkpoint (None: the last one stays), rows of ledger_entries and of ledger_tiles, or None where the session has no ledger; once steps() has ended.
-        """
-    def scalars(self) -> bytes:
-        """
-        The next bytes of COPY scalars, once steps() has ended.
-        """
-    def steps(self) -> bytes:
-        """
-        The next bytes of COPY steps FROM STDIN WITH (FORMAT binary); b"" at the end.
-        """
-    @property
-    def episodes(self) -> list[typing.Any]:
-        """
-        Tuples of episode_id and started_ns, by name; once steps() has ended.
-        """
-    @property
-    def extents(self) -> list[typing.Any]:
-        """
-        Tuples of first_key, last_key, steps, scalars, events, first_ns, last_ns, episode_id, first_step, last_step; once steps() has ended.
-        """
-
 class TraceStats:
     """
     Figures over spans in flat memory.

@@ -67,7 +67,8 @@ class Link:
 
     def pgconn(self) -> int:
         """The connection as libpq has it, a ``PGconn*``."""
-        pointer: int | None = self._connection.pgconn.pgconn_ptr
+        connection: Any = self._connection.pgconn  # its stated type lacks the attribute
+        pointer: int | None = connection.pgconn_ptr
         if pointer is None:
             raise LinkError(f"the connection to {public_url(self._url)} is closed", transient=True)
         return pointer
