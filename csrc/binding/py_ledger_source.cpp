@@ -40,14 +40,14 @@ class PyLedgerSource final : public LedgerSource {
   }
 
   void reading(const std::function<void()>& body) override {
-    call<py::object>("begin");
+    tell("begin");
     try {
       body();
     } catch (...) {
-      call<py::object>("abandon");
+      tell("abandon");
       throw;
     }
-    call<py::object>("end");
+    tell("end");
   }
 
   std::vector<LedgerLog> logs(std::int64_t session) override { return logs_of("logs", session); }
@@ -120,6 +120,12 @@ class PyLedgerSource final : public LedgerSource {
     return found;
   }
 
+  void tell(const char* method) {
+    const py::gil_scoped_acquire gil;
+    py::handle(ledgers_).attr(method)();
+  }
+
+  /// A Python object as Result is for who holds the GIL.
   template <class Result, class... Arguments>
   Result call(const char* method, const Arguments&... arguments) {
     const py::gil_scoped_acquire gil;
