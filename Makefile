@@ -12,10 +12,9 @@ CTEST := ctest --output-on-failure --parallel $(JOBS) --timeout 300
 CMAKE = cmake $$(command -v ninja >/dev/null && echo -G Ninja)
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
 
-# Where it is tested a warning is an error, and so is a reference counted without the GIL.
-ifdef CI
-export CMAKE_ARGS += -DRUBRISCOPE_WERROR=ON -DRUBRISCOPE_CHECK_GIL=ON
-endif
+# In CI a warning is an error, and so is a reference counted without the GIL.
+CHECKS := $(if $(CI),ON,OFF)
+export CMAKE_ARGS += -DRUBRISCOPE_WERROR=$(CHECKS) -DRUBRISCOPE_CHECK_GIL=$(CHECKS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
