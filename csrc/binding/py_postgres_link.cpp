@@ -157,7 +157,7 @@ class PyLink final : public Link {
     } catch (const postgres::ServerError& error) {
       with_gil([&] {
         const py::object state = error.state.empty() ? py::object(py::none()) : py::str(error.state);
-        py::handle(link_).attr("refuse")("Writing to", valid_text(error.what()), state);
+        py::handle(link_).attr("refuse")(valid_text(error.what()), state);
       });
     }
   }

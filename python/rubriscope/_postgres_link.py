@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import _C
 from ._postgres import LinkError, connect, failure, link_error, prepare, require_psycopg
-from ._postgres_url import public_url
 
 if TYPE_CHECKING:
     import psycopg
@@ -68,9 +67,7 @@ class Link:
     def pgconn(self) -> int:
         """The connection as libpq has it, a ``PGconn*``."""
         connection: Any = self._connection.pgconn  # its stated type lacks the attribute
-        pointer: int | None = connection.pgconn_ptr
-        if pointer is None:
-            raise LinkError(f"the connection to {public_url(self._url)} is closed", transient=True)
+        pointer: int = connection.pgconn_ptr
         return pointer
 
     @staticmethod
@@ -201,9 +198,9 @@ class Link:
                 )
             return int(key)
 
-    def refuse(self, what: str, message: str, sqlstate: str | None) -> None:
-        """Raises what the core's use of the connection met."""
-        raise failure(what, self._url, message, sqlstate)
+    def refuse(self, message: str, sqlstate: str | None) -> None:
+        """Raises what the core met when it stored a transaction on the connection."""
+        raise failure("Writing to", self._url, message, sqlstate)
 
     def close_writers(self, writer_keys: list[int]) -> None:
         """Notes the writers' end, and the end of sessions whose writers have all ended."""

@@ -156,26 +156,14 @@ def test_the_ledger_is_the_same_as_in_sqlite(twice, session):
 def with_tls(server: PostgresServer) -> None:
     """Makes a certificate for the server and turns TLS on."""
     files = [server.folder / "server.crt", server.folder / "server.key"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
     owner = server.folder.stat()
     for file in files:
         os.chown(file, owner.st_uid, owner.st_gid)
         file.chmod(0o600)
-    server.psql(
-        f"ALTER SYSTEM SET ssl_cert_file = '{files[0]}'; ALTER SYSTEM SET ssl_key_file = '{files[1]}';"
-    )
+    certificate, key = files
+    server.psql(f"ALTER SYSTEM SET ssl_cert_file = '{certificate}'; ALTER SYSTEM SET ssl_key_file = '{key}'")
     server.psql("ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf()")
 
 

@@ -316,16 +316,29 @@ def test_a_film_outlives_a_restart(own_server):
     film.close()
 
 
+def stored_once(recorder):
+    """An observed tree of which one snapshot, 0.0, is stored."""
+    tree = Echo()
+    recorder.observe(tree)
+    tree(0.0, None)
+    recorder.flush(10)
+    return tree
+
+
+@contextlib.contextmanager
+def locked(url, table):
+    """A connection that holds up whoever writes the table, not its readers."""
+    with psycopg.connect(url) as other:
+        other.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+        yield other
+
+
 @pytest.mark.parametrize("table", ["steps", "ledger_tiles"])
 def test_a_statement_time_out_passes(postgres_url, table):
     limited = postgres_url + "?options=-cstatement_timeout%3D300"
     with rs.record(limited, flush_interval_ms=20) as recorder:
-        tree = Echo()
-        recorder.observe(tree)
-        tree(0.0, None)
-        recorder.flush(10)
-        with psycopg.connect(postgres_url) as other:
-            other.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")  # writers wait, readers do not
+        tree = stored_once(recorder)
+        with locked(postgres_url, table):
             for i in range(1, 500):
                 tree(float(i), None)
             wait_for(lambda: recorder.stats().sinks[0].failing)
@@ -340,12 +353,8 @@ def test_a_statement_time_out_passes(postgres_url, table):
 
 def test_what_the_server_says_at_the_end_is_told(postgres_url):
     with rs.record(postgres_url, flush_interval_ms=5) as recorder:
-        tree = Echo()
-        recorder.observe(tree)
-        tree(0.0, None)
-        recorder.flush(10)
-        with psycopg.connect(postgres_url) as other:
-            other.execute("LOCK TABLE steps IN EXCLUSIVE MODE")
+        tree = stored_once(recorder)
+        with locked(postgres_url, "steps") as other:
             for i in range(1, 3000):  # more than the socket holds
                 tree(float(i), "x" * 1000)
             wait_for(lambda: other.execute(f"SELECT 1 {OURS} AND wait_event_type = 'Lock'").fetchone())

@@ -3,7 +3,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "rubriscope/sinks/postgres/copy_encoder.h"
 
@@ -107,12 +106,11 @@ void store(Connection& connection, std::int64_t session_id, std::int64_t writer_
   static const std::string kSteps = copy_into("steps", CopyColumns::kSteps);
   static const std::string kScalars = copy_into("scalars", CopyColumns::kScalars);
   static const std::string kEvents = copy_into("events", CopyColumns::kEvents);
-  bool has_begun = false;
-  std::optional<Parameters> rest;
+  std::optional<Parameters> rest;  // made with the first stream
   const auto copy = [&](const std::string& sql, std::string_view (Portion::*next)()) {
     std::string_view piece = (portion.*next)();
     if (piece.empty()) return;
-    connection.begin_copy((std::exchange(has_begun, true) ? sql : "BEGIN; " + sql).c_str());
+    connection.begin_copy((rest ? sql : "BEGIN; " + sql).c_str());
     for (; !piece.empty(); piece = (portion.*next)()) connection.copy(piece);
     connection.end_copy();
     // While the server stores what it was sent.
